@@ -2,4 +2,4 @@
 
 mod pattern;
 
-pub use pattern::{Condition, HostPattern, PathPattern, Subject, ValuePattern};
+pub use pattern::{Condition, HostPattern, PathPattern, PatternError, Subject, ValuePattern};

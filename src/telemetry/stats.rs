@@ -1,0 +1,420 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::count::{ByKind, Classes, Counter, Figure, Gauge, Kind, kinds};
+use super::histogram::{Distribution, Histogram};
+use super::lane::{Lane, PerWorker};
+use crate::limit::{Decision, Limiter, Reason};
+
+kinds! {
+    /// Why a connection from a client ended.
+    Closed {
+        /// The client closed it, or asked for that.
+        Client = "client",
+        /// It was idle between requests for too long.
+        Idle = "idle",
+        /// The client was too slow: headers, body or reading.
+        Timeout = "timeout",
+        /// We are shutting down, or its listener went.
+        Drained = "drained",
+        /// It broke, or carried what is not HTTP.
+        Error = "error",
+        /// The client had too many.
+        Limit = "limit",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// Its PROXY protocol header was missing or wrong.
+        ProxyHeader = "proxy_header",
+    }
+}
+
+kinds! {
+    /// What an upstream did wrong.
+    Fault {
+        /// Refused or unreachable.
+        Connect = "connect",
+        /// No connection in time.
+        ConnectTimeout = "connect_timeout",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// Closed or reset the connection before its answer's end.
+        Reset = "reset",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// The answer stopped for too long.
+        Stalled = "stalled",
+        /// The answer was not HTTP.
+        Malformed = "malformed",
+    }
+}
+
+kinds! {
+    /// How a health check, a reload, a name resolution ended.
+    Outcome {
+        /// Well.
+        Ok = "ok",
+        /// Badly.
+        Failed = "failed",
+    }
+}
+
+kinds! {
+    /// In what state an upstream is.
+    UpstreamState {
+        /// Not yet checked.
+        Starting = "starting",
+        /// Takes traffic.
+        Ready = "ready",
+        /// Takes nothing new.
+        Draining = "draining",
+        /// Has nothing left.
+        Drained = "drained",
+        /// Kept out by hand.
+        Maintenance = "maintenance",
+        /// Found unfit.
+        Down = "down",
+    }
+}
+
+impl Kind for Reason {
+    const WORDS: &'static [&'static str] = &["rate", "requests", "connections"];
+
+    fn index(self) -> usize {
+        match self {
+            Reason::Rate => 0,
+            Reason::Requests => 1,
+            Reason::Connections => 2,
+        }
+    }
+}
+
+/// Counters of a [`Kind`]'s words.
+macro_rules! by {
+    ($kind:ty) => { ByKind<{ <$kind as Kind>::WORDS.len() }> };
+}
+
+/// A thing that has a name and one set of counts for each lane.
+#[derive(Debug)]
+pub struct Stats<L, C = ()> {
+    labels: Box<[Box<str>]>,
+    lanes: PerWorker<L>,
+    /// What only control writes.
+    pub control: C,
+}
+
+impl<L: Default, C: Default> Stats<L, C> {
+    pub(super) fn new(workers: usize, labels: &[&str]) -> Self {
+        Stats {
+            labels: labels.iter().map(|label| Box::from(*label)).collect(),
+            lanes: PerWorker::new(workers),
+            control: C::default(),
+        }
+    }
+
+    /// What its series are labelled with, in the order of the metric's labels.
+    pub fn labels(&self) -> &[Box<str>] {
+        &self.labels
+    }
+
+    /// The counts that this lane, and nobody else, writes.
+    #[inline]
+    pub fn at(&self, lane: Lane) -> &L {
+        self.lanes.at(lane)
+    }
+
+    /// Sums a count over the lanes.
+    pub fn sum<N: std::iter::Sum>(&self, of: impl FnMut(&L) -> N) -> N {
+        self.lanes.sum(of)
+    }
+
+    pub(super) fn sums<const N: usize>(&self, of: impl Fn(&L) -> [u64; N]) -> [u64; N] {
+        self.lanes.each().map(of).fold([0; N], |sum, lane| std::array::from_fn(|index| sum[index] + lane[index]))
+    }
+}
+
+/// Counts of a listener.
+pub type ListenerStats = Stats<ListenerLane>;
+/// Counts of a route.
+pub type RouteStats = Stats<RouteLane>;
+/// Counts of a pool.
+pub type PoolStats = Stats<PoolLane, PoolControl>;
+/// Counts of an upstream.
+pub type UpstreamStats = Stats<UpstreamLane, UpstreamControl>;
+/// Counts of one limit of a route.
+pub type LimitStats = Stats<LimitLane, LimitControl>;
+
+/// What a worker counts for a listener.
+#[derive(Debug, Default)]
+pub struct ListenerLane {
+    /// Requests answered, by class.
+    pub requests: Classes,
+    /// Requests in progress.
+    pub in_flight: Gauge,
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections open.
+    pub open: Gauge,
+    /// Connections ended; index by [`Closed`].
+    pub closed: by!(Closed),
+    /// TLS handshakes, index by [`Outcome`].
+    pub handshakes: by!(Outcome),
+    /// Bytes read from clients.
+    pub received: Counter,
+    /// Bytes written to clients.
+    pub sent: Counter,
+}
+
+/// What a worker counts for a route.
+#[derive(Debug, Default)]
+pub struct RouteLane {
+    /// Requests answered, by class.
+    pub requests: Classes,
+    /// Requests in progress.
+    pub in_flight: Gauge,
+    /// From a request's headers to its answer's last byte.
+    pub latency: Histogram,
+    /// Bytes of request bodies.
+    pub received: Counter,
+    /// Bytes of response bodies.
+    pub sent: Counter,
+}
+
+impl RouteLane {
+    /// A request has ended.
+    #[inline]
+    pub fn finished(&self, status: u16, latency: Duration, received: u64, sent: u64) {
+        self.requests.up(status);
+        self.latency.record(latency);
+        self.received.add(received);
+        self.sent.add(sent);
+    }
+}
+
+impl RouteStats {
+    /// The latency of all its requests so far.
+    pub fn latency(&self) -> Distribution {
+        self.lanes.each().map(|lane| &lane.latency).collect()
+    }
+}
+
+/// What a worker counts for a pool.
+#[derive(Debug, Default)]
+pub struct PoolLane {
+    /// Attempts beyond a request's first.
+    pub retries: Counter,
+    /// Retries not made for want of budget.
+    pub retries_denied: Counter,
+    /// Requests for which no upstream was fit.
+    pub unfit: Counter,
+    /// Requests for which no upstream had room.
+    pub full: Counter,
+    /// Requests that stickiness sent to their upstream.
+    pub stuck: Counter,
+    /// Requests whose upstream was gone, so that they moved.
+    pub moved: Counter,
+}
+
+/// What control knows of a pool.
+#[derive(Debug, Default)]
+pub struct PoolControl {
+    /// How many upstreams are in each state; index by [`UpstreamState`].
+    upstreams: [Gauge; UpstreamState::WORDS.len()],
+}
+
+impl PoolControl {
+    /// How many upstreams are in each state, in the order of [`UpstreamState`].
+    pub fn set_upstreams(&self, counts: [usize; UpstreamState::WORDS.len()]) {
+        for (gauge, count) in self.upstreams.iter().zip(counts) {
+            gauge.set(count as i64);
+        }
+    }
+
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = i64> {
+        self.upstreams.iter().map(Gauge::value)
+    }
+}
+
+/// What a worker counts for an upstream.
+#[derive(Debug, Default)]
+pub struct UpstreamLane {
+    /// Answers, by class.
+    pub requests: Classes,
+    /// Requests in progress.
+    pub in_flight: Gauge,
+    /// From a request's first byte sent to its answer's headers.
+    pub latency: Histogram,
+    /// Attempts that failed; index by [`Fault`].
+    pub faults: by!(Fault),
+    /// Connections made.
+    pub connects: Counter,
+    /// Connections open, idle ones among them.
+    pub open: Gauge,
+    /// Connections open and idle.
+    pub idle: Gauge,
+    /// Bytes of request bodies.
+    pub sent: Counter,
+    /// Bytes of response bodies.
+    pub received: Counter,
+}
+
+impl UpstreamStats {
+    /// The latency of all its answers so far.
+    pub fn latency(&self) -> Distribution {
+        self.lanes.each().map(|lane| &lane.latency).collect()
+    }
+}
+
+/// What control knows of an upstream.
+#[derive(Debug)]
+pub struct UpstreamControl {
+    state: Gauge,
+    /// Health checks; index by [`Outcome`].
+    pub checks: by!(Outcome),
+    /// Times it was sent away for failing requests.
+    pub ejections: Counter,
+    /// Times its circuit breaker opened.
+    pub breaker_opened: Counter,
+    /// Times its state changed to each; index by [`UpstreamState`].
+    pub changes: by!(UpstreamState),
+    /// Its weight, slow start applied.
+    pub weight: Figure,
+    /// Its peak-EWMA latency in seconds.
+    pub ewma: Figure,
+}
+
+impl Default for UpstreamControl {
+    fn default() -> Self {
+        UpstreamControl {
+            state: Gauge::default(),
+            checks: Default::default(),
+            ejections: Counter::default(),
+            breaker_opened: Counter::default(),
+            changes: Default::default(),
+            weight: Figure::default(),
+            ewma: Figure::default(),
+        }
+    }
+}
+
+impl UpstreamControl {
+    /// It is in this state now; counted as a change if it was in another.
+    pub fn set_state(&self, state: UpstreamState) {
+        if self.state.value() != state as i64 {
+            self.state.set(state as i64);
+            self.changes.up(state as usize);
+        }
+    }
+
+    /// Which of [`UpstreamState::WORDS`](Kind::WORDS) it is in.
+    pub fn state(&self) -> usize {
+        self.state.value() as usize
+    }
+}
+
+/// What a worker counts for a limit.
+#[derive(Debug, Default)]
+pub struct LimitLane {
+    /// Requests let through at once.
+    pub admitted: Counter,
+    /// Requests let through after a delay.
+    pub delayed: Counter,
+    /// Requests refused; index by [`Reason`].
+    pub refused: by!(Reason),
+}
+
+impl LimitLane {
+    /// Counts what a limiter decided.
+    #[inline]
+    pub fn decided(&self, decision: Decision) {
+        match decision {
+            Decision::Admitted => self.admitted.up(),
+            Decision::Delayed => self.delayed.up(),
+            Decision::Refused(reason) => self.refused.up(reason.index()),
+        }
+    }
+}
+
+/// What control knows of a limit.
+#[derive(Debug, Default)]
+pub struct LimitControl {
+    /// Clients remembered.
+    pub clients: Gauge,
+    /// Clients forgotten for want of room.
+    pub evicted: Counter,
+}
+
+impl LimitControl {
+    /// Takes over a limiter's table size and evictions; control calls it after each sweep.
+    pub fn observe(&self, limiter: &Limiter) {
+        self.clients.set(limiter.size() as i64);
+        self.evicted.set(limiter.evicted());
+    }
+}
+
+/// The most kinds of refusals that are counted apart.
+pub const MAX_REFUSALS: usize = 64;
+
+/// What a worker counts for the whole process.
+#[derive(Debug, Default)]
+pub struct WorkerLane {
+    /// Answers of our own; index into the words given to [`super::Registry::new`].
+    pub refusals: ByKind<MAX_REFUSALS>,
+}
+
+/// What control counts for the whole process.
+#[derive(Debug, Default)]
+pub struct ControlStats {
+    /// Edits taken over and edits refused.
+    pub reloads: by!(Outcome),
+    /// Whether the last one was taken over: 1 or 0.
+    pub reload_ok: Gauge,
+    /// When the last one was taken over, in seconds since 1970.
+    pub reload_time: Figure,
+    /// The number of the snapshot in use.
+    pub generation: Gauge,
+    /// Names resolved.
+    pub resolves: by!(Outcome),
+    /// Certificates read anew after their files changed.
+    pub certificates: by!(Outcome),
+}
+
+impl ControlStats {
+    /// An edit was taken over, or refused; `generation` is in use now.
+    pub fn reloaded(&self, outcome: Outcome, generation: u64) {
+        self.reloads.up(outcome.index());
+        self.reload_ok.set(i64::from(outcome == Outcome::Ok));
+        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        if outcome == Outcome::Ok {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.reload_time.set(since_epoch.as_secs_f64());
+        }
+    }
+}
+
+/// What became of access log lines. Written by the writer thread and, where lines are lost, by any worker.
+#[derive(Debug, Default)]
+pub struct LogStats {
+    written: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl LogStats {
+    /// Lines that reached their target.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Lines that were dropped: the target was full, broken or too slow.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    // These come once for some hundred lines and from several threads: here a read-modify-write is right.
+    pub(super) fn wrote(&self, lines: u64) {
+        self.written.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    pub(super) fn lose(&self, lines: u64) {
+        self.lost.fetch_add(lines, Ordering::Relaxed);
+    }
+}

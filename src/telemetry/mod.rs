@@ -11,11 +11,17 @@
 mod count;
 mod histogram;
 mod lane;
+mod page;
+mod process;
 mod registry;
+mod series;
 mod stats;
 
 pub use count::{ByKind, Classes, Counter, Figure, Gauge, Kind};
 pub use histogram::{Distribution, Histogram};
 pub use lane::{Lane, PerWorker};
+pub use page::{CONTENT_TYPE, Metrics};
+pub use process::Process;
 pub use registry::Registry;
+pub use series::{METRICS, Metric, reference};
 pub use stats::*;

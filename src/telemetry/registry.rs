@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lane::{Lane, PerWorker};
+use super::process::unix_seconds;
 use super::stats::{
     ControlStats, LimitStats, ListenerStats, LogStats, MAX_REFUSALS, PoolStats, RouteStats, Stats, UpstreamStats,
     WorkerLane,
@@ -20,6 +21,8 @@ pub struct Registry {
     refusals: &'static [&'static str],
     names: Mutex<Names>,
     lanes: PerWorker<WorkerLane>,
+    /// Seconds since 1970.
+    started: f64,
     /// What control counts.
     pub control: ControlStats,
     /// What became of access log lines.
@@ -50,6 +53,7 @@ impl Registry {
             refusals: &refusals[..refusals.len().min(MAX_REFUSALS)],
             names: Mutex::new(Names { max_series: max_series as usize, ..Names::default() }),
             lanes: PerWorker::new(workers),
+            started: unix_seconds(),
             control: ControlStats::default(),
             log: Arc::default(),
         })
@@ -93,6 +97,11 @@ impl Registry {
     pub fn limit(&self, route: &str, number: usize) -> Arc<LimitStats> {
         let names = &mut *self.names();
         named(&mut names.limits, names.max_series, self.workers, &[route, &number.to_string()])
+    }
+
+    /// When it was made, which is when the process started, in seconds since 1970.
+    pub fn started(&self) -> f64 {
+        self.started
     }
 
     /// What this lane counts for the whole process.

@@ -1,9 +1,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::count::{ByKind, Classes, Counter, Figure, Gauge, Kind, kinds};
 use super::histogram::{Distribution, Histogram};
 use super::lane::{Lane, PerWorker};
+use super::process::unix_seconds;
 use crate::limit::{Decision, Limiter, Reason};
 
 kinds! {
@@ -385,8 +386,7 @@ impl ControlStats {
         self.reload_ok.set(i64::from(outcome == Outcome::Ok));
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         if outcome == Outcome::Ok {
-            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.reload_time.set(since_epoch.as_secs_f64());
+            self.reload_time.set(unix_seconds());
         }
     }
 }

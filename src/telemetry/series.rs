@@ -1,0 +1,189 @@
+//! Every metric's name, kind, labels and meaning: defined here and nowhere else. The page and `conf/METRICS.md` come from it.
+
+use prometheus::proto::MetricType;
+
+/// What a metric is called and means.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: MetricType,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! series {
+    ($($variant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        /// The metrics, in the order of the page.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum Series { $($variant),+ }
+
+        /// Every metric there is, in the order of the page.
+        pub const METRICS: &[Metric] = &[
+            $(Metric { name: $name, kind: MetricType::$kind, labels: &[$($label),*], help: $help }),+
+        ];
+    };
+}
+
+impl Series {
+    pub(super) fn metric(self) -> &'static Metric {
+        &METRICS[self as usize]
+    }
+}
+
+series! {
+    ListenerRequests = COUNTER "tidegate_listener_requests_total" ["listener", "class"] "Requests answered, by the first digit of their status; a client that left is 499.";
+    ListenerInFlight = GAUGE "tidegate_listener_requests_in_flight" ["listener"] "Requests in progress: from the end of their headers to the end of the answer.";
+    ListenerAccepted = COUNTER "tidegate_listener_connections_accepted_total" ["listener"] "Connections accepted.";
+    ListenerOpen = GAUGE "tidegate_listener_connections_open" ["listener"] "Connections open.";
+    ListenerClosed = COUNTER "tidegate_listener_connections_closed_total" ["listener", "reason"] "Connections ended, by why.";
+    ListenerHandshakes = COUNTER "tidegate_listener_tls_handshakes_total" ["listener", "outcome"] "TLS handshakes with clients.";
+    ListenerReceived = COUNTER "tidegate_listener_received_bytes_total" ["listener"] "Bytes read from clients.";
+    ListenerSent = COUNTER "tidegate_listener_sent_bytes_total" ["listener"] "Bytes written to clients.";
+
+    RouteRequests = COUNTER "tidegate_route_requests_total" ["route", "class"] "Requests answered, by the first digit of their status; a client that left is 499.";
+    RouteInFlight = GAUGE "tidegate_route_requests_in_flight" ["route"] "Requests in progress.";
+    RouteLatency = HISTOGRAM "tidegate_route_request_duration_seconds" ["route"] "From the end of a request's headers to the last byte of its answer.";
+    RouteReceived = COUNTER "tidegate_route_received_bytes_total" ["route"] "Bytes of request bodies.";
+    RouteSent = COUNTER "tidegate_route_sent_bytes_total" ["route"] "Bytes of response bodies.";
+
+    PoolUpstreams = GAUGE "tidegate_pool_upstreams" ["pool", "state"] "Upstreams in each state.";
+    PoolRetries = COUNTER "tidegate_pool_retries_total" ["pool"] "Attempts beyond a request's first.";
+    PoolRetriesDenied = COUNTER "tidegate_pool_retries_denied_total" ["pool"] "Retries not made because the retry budget was spent.";
+    PoolUnfit = COUNTER "tidegate_pool_unfit_total" ["pool"] "Picks that failed because no upstream was fit.";
+    PoolFull = COUNTER "tidegate_pool_full_total" ["pool"] "Picks that failed because every fit upstream had its max_connections.";
+    PoolStuck = COUNTER "tidegate_pool_sticky_requests_total" ["pool"] "Requests that stickiness sent to their upstream.";
+    PoolMoved = COUNTER "tidegate_pool_sticky_moved_total" ["pool"] "Requests whose sticky upstream was gone or unfit, so that they moved to another.";
+
+    UpstreamRequests = COUNTER "tidegate_upstream_requests_total" ["pool", "upstream", "class"] "Answers of the upstream, by the first digit of their status.";
+    UpstreamInFlight = GAUGE "tidegate_upstream_requests_in_flight" ["pool", "upstream"] "Requests in progress at the upstream.";
+    UpstreamLatency = HISTOGRAM "tidegate_upstream_response_seconds" ["pool", "upstream"] "From sending a request to the headers of the upstream's answer.";
+    UpstreamFaults = COUNTER "tidegate_upstream_faults_total" ["pool", "upstream", "fault"] "Attempts that failed, by what went wrong.";
+    UpstreamConnects = COUNTER "tidegate_upstream_connections_made_total" ["pool", "upstream"] "Connections made to the upstream for requests.";
+    UpstreamOpen = GAUGE "tidegate_upstream_connections_open" ["pool", "upstream"] "Connections open to the upstream, idle ones among them.";
+    UpstreamIdle = GAUGE "tidegate_upstream_connections_idle" ["pool", "upstream"] "Idle connections kept to the upstream.";
+    UpstreamSent = COUNTER "tidegate_upstream_sent_bytes_total" ["pool", "upstream"] "Bytes of request bodies sent to the upstream.";
+    UpstreamReceived = COUNTER "tidegate_upstream_received_bytes_total" ["pool", "upstream"] "Bytes of response bodies received from the upstream.";
+    UpstreamStateIs = GAUGE "tidegate_upstream_state" ["pool", "upstream", "state"] "1 for the state the upstream is in, 0 for the others.";
+    UpstreamChanges = COUNTER "tidegate_upstream_state_changes_total" ["pool", "upstream", "state"] "Changes of state, by the new one.";
+    UpstreamChecks = COUNTER "tidegate_upstream_health_checks_total" ["pool", "upstream", "outcome"] "Active health checks.";
+    UpstreamEjections = COUNTER "tidegate_upstream_ejections_total" ["pool", "upstream"] "Times the upstream was sent away for failing requests.";
+    UpstreamBreaker = COUNTER "tidegate_upstream_breaker_opened_total" ["pool", "upstream"] "Times the upstream's circuit breaker opened.";
+    UpstreamWeight = GAUGE "tidegate_upstream_weight" ["pool", "upstream"] "The upstream's weight, slow start applied.";
+    UpstreamEwma = GAUGE "tidegate_upstream_ewma_seconds" ["pool", "upstream"] "The peak-EWMA latency that balance = \"ewma\" goes by.";
+
+    LimitDecisions = COUNTER "tidegate_limit_decisions_total" ["route", "limit", "decision"] "What a limit decided: admitted, delayed, or refused for its rate, requests or connections. limit is its number in the route, from 0.";
+    LimitClients = GAUGE "tidegate_limit_clients" ["route", "limit"] "Clients that the limit remembers.";
+    LimitEvicted = COUNTER "tidegate_limit_clients_evicted_total" ["route", "limit"] "Clients forgotten because max_clients was reached.";
+
+    Refusals = COUNTER "tidegate_refusals_total" ["reason"] "Answers given instead of an upstream's, by why.";
+    Reloads = COUNTER "tidegate_reloads_total" ["outcome"] "Edits of the configuration taken over and refused.";
+    ReloadOk = GAUGE "tidegate_last_reload_successful" [] "1 if the last edit was taken over, 0 if it was refused.";
+    ReloadTime = GAUGE "tidegate_last_reload_success_timestamp_seconds" [] "When an edit was last taken over, in seconds since 1970.";
+    Generation = GAUGE "tidegate_config_generation" [] "The number of the configuration in use; it grows with each change, also of health and names.";
+    Resolves = COUNTER "tidegate_resolves_total" ["outcome"] "Resolutions of upstreams' names.";
+    Certificates = COUNTER "tidegate_certificate_reloads_total" ["outcome"] "Certificates read anew because their files changed.";
+    LogLines = COUNTER "tidegate_access_log_lines_total" ["outcome"] "Access log lines written, and lost because the target was full, broken or too slow.";
+    Workers = GAUGE "tidegate_workers" [] "Worker threads.";
+    BuildIs = GAUGE "tidegate_build_info" ["version"] "Always 1; the label says which Tidegate this is.";
+
+    ProcessCpu = COUNTER "process_cpu_seconds_total" [] "User and system CPU time spent.";
+    ProcessMemory = GAUGE "process_resident_memory_bytes" [] "Memory in use.";
+    ProcessVirtual = GAUGE "process_virtual_memory_bytes" [] "Address space in use.";
+    ProcessFds = GAUGE "process_open_fds" [] "File descriptors open.";
+    ProcessMaxFds = GAUGE "process_max_fds" [] "File descriptors that may be open.";
+    ProcessThreads = GAUGE "process_threads" [] "Threads.";
+    ProcessStart = GAUGE "process_start_time_seconds" [] "When the process started, in seconds since 1970.";
+}
+
+/// The table of all metrics, for people: the text of `conf/METRICS.md`.
+pub fn reference() -> String {
+    let mut text = String::from(HEAD);
+    for metric in METRICS {
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        text.push_str(&format!("| `{}` | {kind} | {labels} | {} |\n", metric.name, metric.help));
+    }
+    text.push_str(VALUES);
+    for (label, words) in label_values() {
+        let words = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        text.push_str(&format!("| {label} | {words} |\n"));
+    }
+    text
+}
+
+const HEAD: &str = "\
+# Metrics
+
+`GET /metrics` on the admin listener, in Prometheus's text form. This page is made from the program's own table
+(`src/telemetry/series.rs`); do not edit it.
+
+Each kind of thing (listeners, routes, pools, upstreams, limits) has at most `admin.max_series` names of its own; those beyond share
+the label value `other`, for which states, weights and EWMA are not given. Counts survive reloads as long as the name does. A
+histogram appears with its first request.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+";
+
+const VALUES: &str = "
+## Values of labels
+
+| label | values |
+|---|---|
+";
+
+/// The labels whose values are known beforehand.
+fn label_values() -> Vec<(&'static str, Vec<&'static str>)> {
+    use super::stats::{Closed, Fault, Outcome, UpstreamState};
+    use super::{Classes, Kind};
+    vec![
+        ("`class`", Classes::WORDS[1..].to_vec()),
+        ("`decision`", DECISIONS.to_vec()),
+        ("`fault`", Fault::WORDS.to_vec()),
+        ("`outcome`", Outcome::WORDS.to_vec()),
+        ("`outcome` of log lines", LOG_OUTCOMES.to_vec()),
+        ("`reason` of closed connections", Closed::WORDS.to_vec()),
+        ("`state`", UpstreamState::WORDS.to_vec()),
+    ]
+}
+
+/// The values of `decision`; the refusals in the order of [`crate::limit::Reason`].
+pub(super) const DECISIONS: [&str; 5] =
+    ["admitted", "delayed", "refused_rate", "refused_requests", "refused_connections"];
+/// The values of `outcome` for access log lines.
+pub(super) const LOG_OUTCOMES: [&str; 2] = ["written", "lost"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let mut names = std::collections::BTreeSet::new();
+        for metric in METRICS {
+            assert!(names.insert(metric.name), "{} twice", metric.name);
+            assert!(metric.name.starts_with("tidegate_") || metric.name.starts_with("process_"), "{}", metric.name);
+            assert!(metric.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == MetricType::COUNTER, "{}", metric.name);
+            assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn the_reference_page_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/METRICS.md");
+        if std::env::var_os("TIDEGATE_BLESS").is_some() {
+            std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/conf")).unwrap();
+            std::fs::write(path, reference()).unwrap();
+        }
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            page == reference(),
+            "conf/METRICS.md is stale; TIDEGATE_BLESS=1 cargo test --lib reference_page writes it anew"
+        );
+    }
+}

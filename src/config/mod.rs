@@ -1,24 +1,145 @@
 //! Configuration: from text to a checked model, every error pointed at.
-
-/// Defines a section of the configuration: its struct, keys, types, defaults and documentation, in one place.
-macro_rules! section {
-    ($(#[doc = $doc:literal])* pub struct $name:ident ($path:literal) {
-        $($(#[doc = $kdoc:literal])* $key:ident : $ty:ty $(= $default:expr)? ,)*
-    }) => {
-        $(#[doc = $doc])*
-        #[derive(Debug, Clone, PartialEq)]
-        pub struct $name { $($(#[doc = $kdoc])* pub $key: $ty,)* }
-        section!(@default $name [$($key : $ty $(= $default)?,)*] []);
-    };
-    (@default $name:ident [] [$($key:ident = $default:expr,)*]) => {
-        impl Default for $name { fn default() -> Self { Self { $($key: $default,)* } } }
-    };
-    (@default $name:ident [$key:ident : $ty:ty = $default:expr, $($rest:tt)*] [$($done:tt)*]) => {
-        section!(@default $name [$($rest)*] [$($done)* $key = $default,]);
-    };
-    // A section with a required key has no default.
-    (@default $name:ident [$key:ident : $ty:ty, $($rest:tt)*] [$($done:tt)*]) => {};
-}
-use section;
+//!
+//! A language's reader (here [`native`], later NGINX's and HAProxy's) fills the one [`model`] and a table of [`Places`]
+//! beside it; the checks see only these two, so every language is checked alike. All problems are gathered and told at
+//! once; a configuration is whole or it is not there.
+//!
+//! Nothing here opens a file by itself, reads a clock or changes what runs: the world comes in as [`Surroundings`].
+//! Why not one struct with serde attributes for text and runtime: see `section.rs`.
 
 pub mod model;
+mod native;
+mod near;
+mod node;
+mod out;
+mod place;
+mod problem;
+mod secret;
+mod section;
+mod source;
+mod surroundings;
+mod value;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use model::Config;
+pub use out::{HIDDEN, Secrets};
+pub use place::{At, Places};
+pub use problem::{Problem, Severity};
+pub use source::{Place, Source};
+pub use surroundings::{Disk, Memory, Surroundings};
+
+use section::{Reader, Report, Schema, Section};
+
+/// What came of reading a configuration.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The configuration, if nothing refuses it.
+    pub config: Option<Arc<Config>>,
+    /// Everything wrong with it, errors and warnings, in the order of the text.
+    pub problems: Vec<Problem>,
+    /// Where each part of it stands.
+    pub places: Places,
+    /// Every file it depends on, absolute: its own, included ones, certificates, keys, error pages; also those that
+    /// could not be read. A change of any of them can change the outcome.
+    pub files: BTreeSet<PathBuf>,
+    /// Folders in which a new file would be included.
+    pub folders: BTreeSet<PathBuf>,
+}
+
+impl Outcome {
+    /// The errors alone.
+    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|problem| problem.is_error())
+    }
+
+    /// The warnings alone.
+    pub fn warnings(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|problem| !problem.is_error())
+    }
+}
+
+/// Reads the file and all it names from the disk.
+pub fn from_disk(path: &Path) -> Outcome {
+    read(&path.to_string_lossy(), &Disk)
+}
+
+/// Reads a file by the name people know it by, and all it names.
+pub fn read(name: &str, surroundings: &dyn Surroundings) -> Outcome {
+    build(native::load(name, None, surroundings), surroundings)
+}
+
+/// Reads a text under a name; paths in it start from the folder that the name is in.
+pub fn read_text(name: &str, text: &str, surroundings: &dyn Surroundings) -> Outcome {
+    build(native::load(name, Some(text), surroundings), surroundings)
+}
+
+fn build(loaded: native::Loaded, surroundings: &dyn Surroundings) -> Outcome {
+    let native::Loaded { entries, start, mut files, folders, mut problems, torn } = loaded;
+    let mut places = Places::default();
+    let mut config = None;
+    if let Some(start) = start {
+        let node = node::Node { place: start, kind: node::Kind::Table(entries) };
+        let mut reader = Reader { places: &mut places, problems: &mut problems };
+        config = reader.section::<Config>(&node, &At::root());
+    }
+    if let Some(config) = &config {
+        let mut report = Report { places: &places, problems: Vec::new() };
+        config.examine_entries(&At::root(), &mut report);
+        problems.append(&mut report.problems);
+    }
+    let _ = (&mut files, torn, surroundings);
+    let refused = problems.iter().any(Problem::is_error);
+    let config = config.filter(|_| !refused).map(Arc::new);
+    Outcome { config, problems, places, files, folders }
+}
+
+/// Every section of the configuration, the whole first.
+fn schemas() -> Vec<Schema> {
+    let mut schemas = vec![Config::schema()];
+    let mut next = 0;
+    while next < schemas.len() {
+        let parts: Vec<Schema> =
+            schemas[next].keys.iter().filter_map(|key| key.section.map(|(_, schema)| schema())).collect();
+        for part in parts {
+            if !schemas.iter().any(|known| known.path == part.path) {
+                schemas.push(part);
+            }
+        }
+        next += 1;
+    }
+    schemas
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_issue_s_example_reads() {
+        let text = r#"
+[listener.web]
+bind = "0.0.0.0:8080"
+
+[pool.tools]
+balance   = "ewma"
+upstreams = ["127.0.0.1:9001", { address = "127.0.0.1:9002", weight = 2 }]
+health    = { path = "/health", interval = "2s", rise = 2, fall = 3 }
+
+[[route]]
+host = "mcp.example.com"
+path = "/mcp"
+pool = "tools"
+limit = { rate = "100/s", burst = 50, connections = 20, per = "client" }
+"#;
+        let outcome = read_text("tidegate.toml", text, &Memory::default());
+        let problems: Vec<String> = outcome.problems.iter().map(|problem| problem.render(false)).collect();
+        let config = outcome.config.unwrap_or_else(|| panic!("{}", problems.join("\n")));
+        assert_eq!(config.pool["tools"].upstreams[1].weight, 2);
+        assert_eq!(config.pool["tools"].health.as_ref().unwrap().path, "/health");
+        assert_eq!(config.route[0].limit[0].burst, 50);
+        assert_eq!(config.listener["web"].bind.len(), 1);
+    }
+}

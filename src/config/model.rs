@@ -4,12 +4,14 @@
 //! the hints in error messages all come from these definitions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::section;
+use super::section::{MILLISECOND, section};
 use crate::balance::{Algorithm, HashKey};
 use crate::limit::Per;
 use crate::route::{HostPattern, PathPattern, ValuePattern};
@@ -18,7 +20,7 @@ use crate::types::{Address, Bind, Rate, Share, Size};
 section! {
     /// The whole configuration.
     pub struct Config ("") {
-        /// Further files to read, as globs relative to this file; their tables are merged with this file's.
+        /// Further files to read, as globs relative to this file, such as `"routes.d/*.toml"`; their tables are merged with this file's.
         include: Vec<String> = vec![],
         /// Worker threads: `"auto"` (one for each CPU this process may use) or a number. Read at start only.
         workers: Workers = Workers::Auto,
@@ -43,7 +45,7 @@ section! {
 
 section! {
     /// The process's own log, on standard error.
-    pub struct Log ("log") {
+    pub struct Log ("log", short level) {
         /// `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`; also per module: `"info,tidegate::proxy=debug"`.
         level: String = "info".to_owned(),
         /// `"text"` or `"json"`.
@@ -53,7 +55,7 @@ section! {
 
 section! {
     /// One line for each request.
-    pub struct AccessLog ("access_log") {
+    pub struct AccessLog ("access_log", short target) {
         /// `"off"`, `"stdout"` or a file; a file is reopened on SIGUSR1.
         target: LogTarget = LogTarget::Off,
         /// `"combined"` (NGINX's), `"json"`, or a template such as `"{client} {method} {path} {status} {duration}"`.
@@ -67,9 +69,9 @@ section! {
         /// Where it listens: a loopback address, a Unix socket, or `"off"`. Any other address needs a token.
         bind: Option<Bind> = Some(Bind::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 9900)))),
         /// What callers must send as `Authorization: Bearer …`; at least 16 characters.
-        token: Option<String> = None,
+        token: Option<Secret> = None,
         /// At most so many routes and upstreams have metric series of their own; the others share the label `other`.
-        max_series: u32 = 1000,
+        max_series: u32 [1..] = 1000,
     }
 }
 
@@ -87,27 +89,27 @@ section! {
         /// Networks whose `X-Forwarded-For`, `Forwarded` or PROXY header tells the client's address. Nobody else is believed.
         trusted_proxies: Vec<IpNet> = vec![],
         /// Connections open at once; further ones wait in the kernel's queue.
-        max_connections: u32 = 100_000,
+        max_connections: u32 [1..] = 100_000,
         /// Connections open at once from one client address (IPv6: one /64); further ones are closed at once.
-        max_connections_per_client: Option<u32> = None,
+        max_connections_per_client: Option<u32> [1..] = None,
         /// The request line and all headers together; more is 431.
-        max_header_size: Size = Size(64 << 10),
+        max_header_size: Size [Size(8 << 10)..=Size(16 << 20)] = Size(64 << 10),
         /// Header lines; more is 431.
-        max_headers: u32 = 100,
+        max_headers: u32 [1..=10_000] = 100,
         /// The request target; more is 414.
-        max_uri: Size = Size(16 << 10),
+        max_uri: Size [Size(256)..=Size(16 << 20)] = Size(16 << 10),
         /// A request body; more is 413. `"off"` for no bound. A route can override it.
         max_body: Option<Size> = Some(Size(100 << 20)),
         /// Requests open at once on one HTTP/2 connection.
-        max_streams: u32 = 128,
+        max_streams: u32 [1..] = 128,
         /// From a connection's start, or from a request's first byte, to the end of its headers; later is 408.
-        header_timeout: Duration = Duration::from_secs(10),
+        header_timeout: Duration [MILLISECOND..] = Duration::from_secs(10),
         /// Between two pieces of a request body; later is 408.
-        body_timeout: Duration = Duration::from_secs(30),
+        body_timeout: Duration [MILLISECOND..] = Duration::from_secs(30),
         /// A client that takes none of the answer for so long is cut off.
-        send_timeout: Duration = Duration::from_secs(60),
+        send_timeout: Duration [MILLISECOND..] = Duration::from_secs(60),
         /// How long a connection may be idle between requests.
-        keepalive_timeout: Duration = Duration::from_secs(75),
+        keepalive_timeout: Duration [MILLISECOND..] = Duration::from_secs(75),
         /// A client that closes its sending side while its request runs: `false`, it has left (its request is cancelled, 499); `true`, it still reads.
         half_close: bool = false,
         /// Accept header names with underscores; otherwise such headers are dropped, as NGINX does.
@@ -137,7 +139,7 @@ section! {
         /// With `client_ca`: `"require"` or `"optional"`.
         client_auth: ClientAuth = ClientAuth::Require,
         /// From a connection's start to the end of its handshake.
-        handshake_timeout: Duration = Duration::from_secs(10),
+        handshake_timeout: Duration [MILLISECOND..] = Duration::from_secs(10),
     }
 }
 
@@ -195,21 +197,21 @@ section! {
 
 section! {
     /// A member of a pool. Just its address where nothing else is to be said.
-    pub struct Upstream ("pool.NAME.upstreams") {
+    pub struct Upstream ("pool.NAME.upstreams", short address) {
         /// `"127.0.0.1:9001"`, `"api.internal:9001"` (every address of the name), `"unix:/run/app.sock"` or `"srv:_http._tcp.api.internal"`.
         address: Address,
         /// Its part of the load, relative to the others'; 0 takes none but what is stuck to it.
-        weight: u32 = 1,
+        weight: u32 [0..=1_000_000] = 1,
         /// Used only while no other upstream of the pool is fit.
         backup: bool = false,
         /// Requests it may have at once; further ones go elsewhere.
-        max_connections: Option<u32> = None,
+        max_connections: Option<u32> [1..] = None,
     }
 }
 
 section! {
     /// An active health check.
-    pub struct HealthCheck ("pool.NAME.health") {
+    pub struct HealthCheck ("pool.NAME.health", short kind) {
         /// `"http"` or `"tcp"` (a connection is enough).
         kind: CheckKind = CheckKind::Http,
         /// The path asked for.
@@ -225,17 +227,17 @@ section! {
         /// Text that the first 64 KiB of the body must hold.
         contains: Option<String> = None,
         /// From one check to the next; spread by up to a tenth each way.
-        interval: Duration = Duration::from_secs(2),
+        interval: Duration [MILLISECOND..] = Duration::from_secs(2),
         /// A check that takes longer has failed.
-        timeout: Duration = Duration::from_secs(1),
+        timeout: Duration [MILLISECOND..] = Duration::from_secs(1),
         /// Good checks in a row until a sick upstream is fit again.
-        rise: u32 = 2,
+        rise: u32 [1..=1_000] = 2,
         /// Bad checks in a row until a fit upstream is sick.
-        fall: u32 = 3,
+        fall: u32 [1..=1_000] = 3,
         /// What an upstream is before its first check: `"down"` or `"up"`. One good check is enough at first.
         initial: Initial = Initial::Down,
         /// Another port for the checks.
-        port: Option<u16> = None,
+        port: Option<u16> [1..] = None,
     }
 }
 
@@ -247,9 +249,9 @@ section! {
         /// Whether answers of 500 and above are failures, besides connect errors, resets and timeouts.
         on_5xx: bool = false,
         /// How long the first time; doubled each further time.
-        time: Duration = Duration::from_secs(10),
+        time: Duration [MILLISECOND..] = Duration::from_secs(10),
         /// At most so long.
-        max_time: Duration = Duration::from_secs(300),
+        max_time: Duration [MILLISECOND..] = Duration::from_secs(300),
         /// Never more than this share of the pool at once.
         max_share: Share = Share(0.5),
     }
@@ -261,15 +263,15 @@ section! {
         /// Opens where this share of the requests in a window failed.
         error_rate: Share = Share(0.5),
         /// … of at least so many requests.
-        min_requests: u32 = 20,
+        min_requests: u32 [1..] = 20,
         /// The window.
-        window: Duration = Duration::from_secs(10),
+        window: Duration [MILLISECOND..] = Duration::from_secs(10),
         /// Opens after so many failures in a row; `"off"` to go by rate alone.
-        failures: Option<u32> = None,
+        failures: Option<u32> [1..] = None,
         /// How long it stays open.
-        open: Duration = Duration::from_secs(5),
+        open: Duration [MILLISECOND..] = Duration::from_secs(5),
         /// Trial requests let through while half open; all must succeed.
-        probes: u32 = 3,
+        probes: u32 [1..] = 3,
     }
 }
 
@@ -281,9 +283,9 @@ section! {
         /// Learn from answers: `"header:Mcp-Session-Id"` or `"cookie:JSESSIONID"`; requests that carry it follow.
         learn: Option<StickyKey> = None,
         /// How long without use until it is forgotten.
-        idle_timeout: Duration = Duration::from_secs(3600),
+        idle_timeout: Duration [MILLISECOND..] = Duration::from_secs(3600),
         /// At most so many learned; then the longest unused is forgotten.
-        max_entries: u32 = 100_000,
+        max_entries: u32 [1..] = 100_000,
     }
 }
 
@@ -307,15 +309,15 @@ section! {
     /// How long an upstream may take. `"off"` for no bound.
     pub struct Timeout ("pool.NAME.timeout") {
         /// For a connection.
-        connect: Option<Duration> = Some(Duration::from_secs(3)),
+        connect: Option<Duration> [MILLISECOND..] = Some(Duration::from_secs(3)),
         /// For the TLS handshake.
-        tls: Option<Duration> = Some(Duration::from_secs(5)),
+        tls: Option<Duration> [MILLISECOND..] = Some(Duration::from_secs(5)),
         /// From the request's last byte sent to the answer's headers.
-        first_byte: Option<Duration> = Some(Duration::from_secs(60)),
+        first_byte: Option<Duration> [MILLISECOND..] = Some(Duration::from_secs(60)),
         /// Between two pieces of the answer, and of silence in a tunnel. Streams that are alive are never cut by the others.
-        idle: Option<Duration> = Some(Duration::from_secs(3600)),
+        idle: Option<Duration> [MILLISECOND..] = Some(Duration::from_secs(3600)),
         /// For the whole request, its retries and its answer.
-        request: Option<Duration> = None,
+        request: Option<Duration> [MILLISECOND..] = None,
     }
 }
 
@@ -323,11 +325,11 @@ section! {
     /// Trying again on another upstream. Requests that did not reach an upstream always may; others only if idempotent.
     pub struct Retry ("pool.NAME.retry") {
         /// Attempts in all; 1 never tries again.
-        attempts: u32 = 3,
+        attempts: u32 [1..=100] = 3,
         /// Retries at most, as a share of the pool's requests (ten a second are always allowed).
         budget: Share = Share(0.2),
         /// A request body up to this size is kept, so that it can be sent again.
-        body: Size = Size(64 << 10),
+        body: Size [..=Size(64 << 20)] = Size(64 << 10),
         /// Answers that count as failed attempts, besides broken connections: `[502, 503, 504]`.
         statuses: Vec<u16> = vec![],
     }
@@ -376,8 +378,8 @@ section! {
         limit: Vec<Limit> = vec![],
         /// Overrides of the pool's timeouts.
         timeout: TimeoutOverride = TimeoutOverride::default(),
-        /// Overrides the listener's `max_body`.
-        max_body: Option<Size> = None,
+        /// Overrides the listener's `max_body`; `"off"` for no bound.
+        max_body: Option<Option<Size>> = None,
         /// Overrides the pool's retry.
         retry: Option<Retry> = None,
         /// Answers of our own, dressed; before the top level's.
@@ -415,13 +417,13 @@ section! {
         /// The pool.
         pool: String,
         /// Its part, relative to the others'.
-        weight: u32 = 1,
+        weight: u32 [0..=1_000_000] = 1,
     }
 }
 
 section! {
     /// A redirect.
-    pub struct Redirect ("route.redirect") {
+    pub struct Redirect ("route.redirect", short to) {
         /// Where to; may hold variables and, for a regex path, captures: `"https://{host}{uri}"`, `"/new/$1"`.
         to: String,
         /// 301, 302, 303, 307 or 308.
@@ -431,9 +433,9 @@ section! {
 
 section! {
     /// A fixed answer.
-    pub struct Respond ("route.respond") {
+    pub struct Respond ("route.respond", short status) {
         /// The status.
-        status: u16 = 200,
+        status: u16 [200..=599] = 200,
         /// The body; may hold variables.
         body: String = String::new(),
         /// Its type.
@@ -469,7 +471,7 @@ section! {
 
 section! {
     /// A limit for each client.
-    pub struct Limit ("route.limit") {
+    pub struct Limit ("route.limit", short rate) {
         /// Requests: `"100/s"`, `"10/min"`.
         rate: Option<Rate> = None,
         /// So many may come at once above the rate.
@@ -477,27 +479,49 @@ section! {
         /// Hold a request above the rate up to so long instead of refusing it.
         delay: Duration = Duration::ZERO,
         /// Requests in progress at once.
-        requests: Option<u32> = None,
+        requests: Option<u32> [1..] = None,
         /// Connections with a request in progress at once.
-        connections: Option<u32> = None,
+        connections: Option<u32> [1..] = None,
         /// Who is counted: `"client"` (its address; IPv6: its /64), `"client/24"` (IPv4 prefix), `"header:NAME"`, `"cookie:NAME"` or `"all"` (everybody together).
         per: Per = Per::Client,
         /// The status of a refusal; NGINX users expect 503.
-        status: u16 = 429,
+        status: u16 [400..=599] = 429,
         /// Clients remembered at once; then the longest unused is forgotten.
-        max_clients: u32 = 100_000,
+        max_clients: u32 [1..] = 100_000,
     }
 }
 
 section! {
-    /// Overrides of a pool's timeouts for one route.
+    /// Overrides of a pool's timeouts for one route; `"off"` for no bound.
     pub struct TimeoutOverride ("route.timeout") {
         /// From the request's last byte sent to the answer's headers.
-        first_byte: Option<Duration> = None,
+        first_byte: Option<Option<Duration>> [MILLISECOND..] = None,
         /// Between two pieces of the answer.
-        idle: Option<Duration> = None,
+        idle: Option<Option<Duration>> [MILLISECOND..] = None,
         /// For the whole request.
-        request: Option<Duration> = None,
+        request: Option<Option<Duration>> [MILLISECOND..] = None,
+    }
+}
+
+/// A text that is not to be shown: `Debug` hides it, and so does `tidegate show`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text from being shown.
+    pub fn new(text: String) -> Self {
+        Secret(text)
+    }
+
+    /// The text itself, for the one who compares or sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
     }
 }
 
@@ -632,4 +656,71 @@ pub enum HostHeader {
     Upstream,
     /// This.
     Literal(String),
+}
+
+impl StatusSet {
+    /// Whether a status is one of them.
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|(low, high)| (*low..=*high).contains(&status))
+    }
+}
+
+/// Why a setting could not be read; its text says what was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected {0}")]
+pub struct SettingError(&'static str);
+
+impl FromStr for StatusSet {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        const STATUSES: SettingError = SettingError("statuses from 100 to 599 such as \"200-399\" or \"200,204\"");
+        let status =
+            |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..=599).contains(status)).ok_or(STATUSES);
+        let mut ranges = Vec::new();
+        for part in text.split(',') {
+            let (low, high) = part.split_once('-').unwrap_or((part, part));
+            let (low, high) = (status(low)?, status(high)?);
+            if low > high {
+                return Err(STATUSES);
+            }
+            ranges.push((low, high));
+        }
+        Ok(StatusSet(ranges))
+    }
+}
+
+impl fmt::Display for StatusSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (low, high)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            if low == high { write!(f, "{comma}{low}")? } else { write!(f, "{comma}{low}-{high}")? }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for StickyKey {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        const KEY: SettingError = SettingError("\"header:NAME\" or \"cookie:NAME\", such as \"header:Mcp-Session-Id\"");
+        let (kind, name) = text.split_once(':').ok_or(KEY)?;
+        // RFC 6265 §4.1.1: a cookie's name is a token, and so is a header's; unlike it, case counts.
+        let header: http::HeaderName = name.parse().map_err(|_| KEY)?;
+        match kind {
+            "header" => Ok(StickyKey::Header(header)),
+            "cookie" => Ok(StickyKey::Cookie(name.to_owned())),
+            _ => Err(KEY),
+        }
+    }
+}
+
+impl fmt::Display for StickyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StickyKey::Header(name) => write!(f, "header:{name}"),
+            StickyKey::Cookie(name) => write!(f, "cookie:{name}"),
+        }
+    }
 }

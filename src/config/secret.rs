@@ -1,0 +1,34 @@
+//! Which parts of a configuration are not to be shown.
+
+/// Whether the value at this way through the tables is a secret: the admin token, and headers that carry credentials.
+pub(crate) fn is_secret(way: &[&str]) -> bool {
+    match way {
+        ["admin", "token"] => true,
+        [.., "set" | "add" | "headers" | "header" | "cookie", name] => is_credential(name),
+        // `header = { authorization = { exact = "…" } }`
+        [.., "header" | "cookie", name, "exact" | "prefix" | "regex"] => is_credential(name),
+        _ => false,
+    }
+}
+
+fn is_credential(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let known = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+    known.contains(&name.as_str())
+        || ["token", "secret", "password", "api-key", "apikey", "credential"].iter().any(|word| name.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_and_credentials_are_secrets() {
+        assert!(is_secret(&["admin", "token"]));
+        assert!(is_secret(&["route", "request_headers", "set", "Authorization"]));
+        assert!(is_secret(&["pool", "a", "health", "headers", "X-Api-Key"]));
+        assert!(!is_secret(&["admin", "bind"]));
+        assert!(!is_secret(&["route", "request_headers", "set", "X-Env"]));
+        assert!(!is_secret(&["token"]));
+    }
+}

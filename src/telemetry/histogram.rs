@@ -140,8 +140,7 @@ mod tests {
         assert_eq!(BUCKETS, 256);
         for bucket_at in 0..BUCKETS {
             assert!(start(bucket_at) < start(bucket_at + 1));
-            let first_nano_above =
-                start(bucket_at) * 1_000_000 / 1024 + 1 + u64::from(start(bucket_at) * 1_000_000 % 1024 > 0);
+            let first_nano_above = (start(bucket_at) * 1_000_000).div_ceil(1024) + 1;
             assert_eq!(bucket(first_nano_above), bucket_at);
         }
         assert_eq!((bucket(0), bucket(u64::MAX)), (0, BUCKETS - 1));

@@ -266,7 +266,7 @@ impl UpstreamStats {
 }
 
 /// What control knows of an upstream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct UpstreamControl {
     state: Gauge,
     /// Health checks; index by [`Outcome`].
@@ -281,20 +281,6 @@ pub struct UpstreamControl {
     pub weight: Figure,
     /// Its peak-EWMA latency in seconds.
     pub ewma: Figure,
-}
-
-impl Default for UpstreamControl {
-    fn default() -> Self {
-        UpstreamControl {
-            state: Gauge::default(),
-            checks: Default::default(),
-            ejections: Counter::default(),
-            breaker_opened: Counter::default(),
-            changes: Default::default(),
-            weight: Figure::default(),
-            ewma: Figure::default(),
-        }
-    }
 }
 
 impl UpstreamControl {

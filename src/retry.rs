@@ -1,14 +1,17 @@
 //! Whether an attempt that failed may be repeated on another upstream.
 //!
 //! Repeating has two dangers. It may do something twice: that is a question of method, stage and body. And it may turn
-//! an outage into a flood, each proxy in a chain multiplying the load of all before it: that is what the [`Budget`] is for.
+//! an outage into a flood, each proxy in a chain multiplying the load of all before it: that is what the [`Budget`] is
+//! for.
 //!
 //! Never here: a request, an upstream, a clock. What is asked about comes as an [`Attempt`].
 //!
-//! **Why not a number of attempts alone**, as NGINX has it: three attempts each triple the load on a pool at the very moment
-//! it cannot bear it. **Why not a share of the requests in flight**, as Envoy has it: with few and long requests it allows none at all.
+//! **Why not a number of attempts alone**, as NGINX has it: three attempts each triple the load on a pool at the very
+//! moment it cannot bear it. **Why not a share of the requests in flight**, as Envoy has it: with few and long requests
+//! it allows none at all.
 //!
-//! RFC 9110 §9.2.2 would have no client repeat what was repeated already; every proxy of the field does, within bounds. `attempts = 2` keeps to it.
+//! RFC 9110 §9.2.2 would have no client repeat what was repeated already; every proxy of the field does, within bounds.
+//! `attempts = 2` keeps to it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -21,7 +24,8 @@ use crate::types::Moment;
 /// How far a failed attempt had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Provably nothing of it was acted on: no connection, no handshake, a kept connection that had been closed, a stream refused (RFC 9113 §8.7).
+    /// Provably nothing of it was acted on: no connection, no handshake, a kept connection that had been closed, a
+    /// stream refused (RFC 9113 §8.7).
     NeverSent,
     /// The upstream may have acted on it. Also where it answered, with a status that counts as failure.
     Sent,
@@ -124,14 +128,15 @@ pub fn may_repeat(attempt: &Attempt<'_>, budget: &Budget, share: f64, now: Momen
 
 /// How many repetitions a pool can bear: a share of its requests of the last ten seconds, and always ten a second.
 ///
-/// **Shape**: one for each pool; it survives reloads and is shared by all workers. Ten slots of a second, each one word.
+/// **Shape**: one for each pool; it survives reloads and is shared by all workers. Ten slots of a second, each one
+/// word.
 ///
-/// **Bounds**: all that changes within a second is one word, so workers together never take more than there is. Where their
-/// clocks differ around the turn of a second one may still take from the second before, which allows it as many as that second would
-/// have. Requests are counted up to 16 million a second, after that less.
+/// **Bounds**: all that changes within a second is one word, so workers together never take more than there is. Where
+/// their clocks differ around the turn of a second one may still take from the second before, which allows it as many
+/// as that second would have. Requests are counted up to 16 million a second, after that less.
 ///
-/// **Cost**: one compare-and-swap for each deposit; a [`Deposits`] on each worker makes that one in sixteen requests. Ten loads and one
-/// compare-and-swap for a withdrawal.
+/// **Cost**: one compare-and-swap for each deposit; a [`Deposits`] on each worker makes that one in sixteen requests.
+/// Ten loads and one compare-and-swap for a withdrawal.
 ///
 /// **Source**: Finagle's `RetryBudget` (share, reserve each second, ten seconds' memory).
 #[derive(Debug, Default)]

@@ -1,4 +1,5 @@
-/// Further draws from the caller's one: SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
+/// Further draws from the caller's one: SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number
+/// generators", 2014).
 #[derive(Debug)]
 pub(super) struct Dice(u64);
 

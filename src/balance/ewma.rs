@@ -11,13 +11,14 @@ use super::table::{Draw, Member};
 /// All members are looked at, up to [`SCANNED`] of them; of more, the better of two drawn by weight.
 ///
 /// **Newcomers.** An upstream without a sample is free while it has nothing to do, so it is asked at once; while it is
-/// being waited for it is taken to be as slow as the slowest that is known, so it gets a fair part and no stampede. Where none is known
-/// all are taken to be alike, which is least connections. Finagle's penalty is infinite instead: the first of several newcomers to answer
-/// would then get everything until the others have answered too, which takes minutes where answers take minutes.
+/// being waited for it is taken to be as slow as the slowest that is known, so it gets a fair part and no stampede.
+/// Where none is known all are taken to be alike, which is least connections. Finagle's penalty is all but infinite:
+/// the first of several newcomers to answer would then get everything until the others have answered too, which takes
+/// minutes where answers take minutes.
 ///
-/// **Forgiveness.** An upstream that was slow is asked again when its average has faded to the others' level, with one request:
-/// see [`Load::outlook`](super::Load). Finagle lets the average fade also while it is waited for, so one that has faded very far could draw hundreds of
-/// requests before its first answer.
+/// **Forgiveness.** An upstream that was slow is asked again when its average has faded to the others' level, with one
+/// request: see [`Load::outlook`](super::Load). Finagle lets the average fade also while it is waited for, so one that
+/// has faded very far could draw hundreds of requests before its first answer.
 ///
 /// **Source**: Finagle `PeakEwma.scala`, linkerd2 `tower-balance` with `PeakEwma`.
 #[derive(Debug)]

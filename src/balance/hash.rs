@@ -1,8 +1,9 @@
 /// A hash that never changes: the same on every machine, in every process and in every version.
 ///
-/// For [`Draw::hash`](super::Draw) and [`Member::identity`](super::Member), so that several proxies in front of the same upstreams, and
-/// one proxy before and after an upgrade, send a key to the same upstream. Not keyed: somebody who chooses the keys can
-/// aim them all at one upstream, which is in the nature of consistent hashing and what its load bound is for.
+/// For [`Draw::hash`](super::Draw) and [`Member::identity`](super::Member), so that several proxies in front of the
+/// same upstreams, and one proxy before and after an upgrade, send a key to the same upstream. Not keyed: somebody who
+/// chooses the keys can aim them all at one upstream, which is in the nature of consistent hashing and what its load
+/// bound is for.
 ///
 /// **Cost**: about 2 ns, and 1 ns for each 8 bytes.
 /// **Source**: MurmurHash64A (Appleby), seed 0.

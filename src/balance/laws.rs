@@ -220,7 +220,8 @@ fn pools() -> impl Strategy<Value = Vec<(f64, Option<u32>, bool, u32)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever the pool: nobody tried, full or of weight zero is picked, backups only where needed, and a refusal is true.
+    /// Whatever the pool: nobody tried, full or of weight zero is picked, backups only where needed, and a refusal is
+    /// true.
     #[test]
     fn a_pick_is_always_right(pool in pools(), tried in prop::collection::vec(0u32..70, 0..4), seed: u64) {
         for algorithm in algorithms() {

@@ -8,9 +8,9 @@ use super::table::{Draw, Member};
 
 /// The fewest requests in flight for its weight.
 ///
-/// The true least of all members, up to [`SCANNED`] of them: about 1 ns each. Of more, the best of [`CHOICES`] drawn by weight: of
-/// 1,000 members that leaves fewer than one in a hundred picks outside the least loaded half.
-/// Idle upstreams share in turn, by weight, as with NGINX's `least_conn`.
+/// The true least of all members, up to [`SCANNED`] of them: about 2 ns each. Of more, the best of [`CHOICES`] drawn by
+/// weight: of 1,000 members that leaves fewer than one in a hundred picks outside the least loaded half. Idle upstreams
+/// share in turn, by weight, as with NGINX's `least_conn`.
 #[derive(Debug)]
 pub(super) enum Least {
     Scan(RoundRobin),

@@ -11,8 +11,8 @@ use crate::types::Moment;
 /// One for each upstream (pool and address); it survives reloads and is shared by all workers. All of it is on one
 /// cache line of its own: a worker that takes a request to an upstream touches exactly this one.
 ///
-/// **Source**: Finagle's `PeakEwma` and linkerd2's: a latency above the average replaces it at once, one below it is blended in by
-/// the time that has passed, `w = exp(-dt / 10 s)`. The average fades while nothing is heard.
+/// **Source**: Finagle's `PeakEwma` and linkerd2's: a latency above the average replaces it at once, one below it is
+/// blended in by the time that has passed, `w = exp(-dt / 10 s)`. The average fades while nothing is heard.
 #[derive(Default)]
 pub struct Load {
     counters: CachePadded<Counters>,
@@ -30,8 +30,8 @@ struct Counters {
 struct Pace {
     /// Nanoseconds; zero where there was no sample yet.
     nanos: f32,
-    /// In ticks of 2^20 ns (about a millisecond), wrapping after 52 days. Differences of more than half of that read as zero:
-    /// an upstream that was idle for a month keeps an average that has not faded, until its next sample.
+    /// In ticks of 2^20 ns (about a millisecond), wrapping after 52 days. Differences of more than half of that read as
+    /// zero: an upstream that was idle for a month keeps an average that has not faded, until its next sample.
     tick: u32,
 }
 
@@ -106,7 +106,8 @@ impl Load {
 
     /// Takes in how long an answer took (to its first byte).
     ///
-    /// Only answers are samples. A failure is not: one that fails fast would draw all traffic to it; health judges those.
+    /// Only answers are samples. A failure is not: one that fails fast would draw all traffic to it; health judges
+    /// those.
     ///
     /// **Bounds**: under contention a sample may be lost, after four other samples came in between.
     pub fn sample(&self, latency: Duration, now: Moment) {
@@ -133,8 +134,9 @@ impl Load {
 
     /// What is to be expected of it.
     ///
-    /// While it has nothing to do its average fades, so that one that was slow is asked again. While it has requests the
-    /// average stands as it was when it last answered: silence is no good news from somebody who is being waited for.
+    /// While it has nothing to do its average fades, so that one that was slow is asked again. While it has requests
+    /// the average stands as it was when it last answered: silence is no good news from somebody who is being waited
+    /// for.
     pub(super) fn outlook(&self, now: Moment) -> Outlook {
         let in_flight = self.in_flight();
         let pace = Pace::unpack(self.counters.pace.load(Relaxed));

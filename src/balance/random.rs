@@ -5,7 +5,8 @@ use super::table::{Draw, Member};
 
 /// The better of two drawn by weight: the one with fewer requests in flight for its weight.
 ///
-/// **Source**: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001); NGINX `random two least_conn`.
+/// **Source**: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001); NGINX `random two
+/// least_conn`.
 #[derive(Debug)]
 pub(super) struct Random {
     turns: Sequence,

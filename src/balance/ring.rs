@@ -3,22 +3,25 @@ use super::table::{Draw, Member};
 
 /// Consistent hashing on a ring, with bounded load.
 ///
-/// **Shape**: each member owns points on a ring of 64-bit numbers; a key goes to the owner of the next point at or after its hash.
-/// A member's points depend on its identity and its weight alone, and a smaller weight owns a part of a greater one's points. So
-/// a member that comes, goes or changes weight moves only the keys that it takes or gives: about one in `n`.
+/// **Shape**: each member owns points on a ring of 64-bit numbers; a key goes to the owner of the next point at or
+/// after its hash. A member's points depend on its identity and its weight alone, and a smaller weight owns a part of a
+/// greater one's points. So a member that comes, goes or changes weight moves only the keys that it takes or gives:
+/// about one in `n`.
 ///
-/// **Bounded load**: a member is passed by while it has its fair share times `1 + bound` in flight already,
-/// `ceil((1 + bound) × (total in flight + 1) × weight / total weight)`; its keys go to the next on the ring meanwhile. One that is idle always takes its keys.
+/// **Bounded load**: a member is passed by while it has its fair share times `1 + bound` in flight already, `ceil((1 +
+/// bound) × (total in flight + 1) × weight / total weight)`; its keys go to the next on the ring meanwhile. One that is
+/// idle always takes its keys.
 ///
-/// **Bounds**: [`POINTS`] points for each unit of weight (shares are even to about 8 %, as with ketama), halved as often as is needed
-/// to have at most [`MOST`] in all; only where a change of the pool crosses that border do more keys move. The walk looks at [`WALK`] points at most;
-/// beyond it whoever has room is taken.
+/// **Bounds**: [`POINTS`] points for each unit of weight (shares are even to about 8 %, as with ketama), halved as
+/// often as is needed to have at most [`MOST`] in all; only where a change of the pool crosses that border do more keys
+/// move. The walk looks at [`WALK`] points at most; beyond it whoever has room is taken.
 ///
-/// **Cost**: a binary search, then for a busy member one look at everybody's counter (at [`COUNTED`] of them in larger pools).
+/// **Cost**: a binary search, then for a busy member one look at everybody's counter (at [`COUNTED`] of them in larger
+/// pools).
 ///
-/// **Source**: Karger et al. 1997; libketama; Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads" (2016).
-/// Why not Maglev or rendezvous hashing: Maglev's table moves a few keys between members that did not change, and rendezvous looks at
-/// every member for every key. On a ring the next in line is simply the next point.
+/// **Source**: Karger et al. 1997; libketama; Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads"
+/// (2016). Why not Maglev or rendezvous hashing: Maglev's table moves a few keys between members that did not change,
+/// and rendezvous looks at every member for every key. On a ring the next in line is simply the next point.
 #[derive(Debug)]
 pub(super) struct Ring {
     points: Box<[Point]>,
@@ -77,7 +80,8 @@ impl Ring {
     }
 
     fn place(&self, draw: &Draw<'_>) -> usize {
-        // Mixed, because callers may bring a weak hash; not as the points are, so that an identity is no key to its own points.
+        // Mixed, because callers may bring a weak hash; not as the points are, so that an identity is no key to its own
+        // points.
         let key = mix(draw.hash.unwrap_or(draw.random) ^ 0x5bd1_e995_7f4a_7c15);
         let place = self.points.partition_point(|point| point.hash < key);
         if place == self.points.len() { 0 } else { place }

@@ -5,8 +5,8 @@ use super::table::{Draw, Member};
 
 /// In turn; with different weights smooth weighted round robin, which is the same thing.
 ///
-/// **Exact across workers**: they draw their turns from one counter. Any so many picks in a row as the sequence is long give each
-/// member exactly its share, whoever picks.
+/// **Exact across workers**: they draw their turns from one counter. Any so many picks in a row as the sequence is long
+/// give each member exactly its share, whoever picks.
 #[derive(Debug)]
 pub(super) struct RoundRobin {
     sequence: Sequence,
@@ -20,8 +20,8 @@ impl RoundRobin {
         RoundRobin { sequence: turns(members) }
     }
 
-    /// A member that cannot take its turn loses it: the turn counter goes on, so its share falls to all the others alike
-    /// and not to whoever comes behind it.
+    /// A member that cannot take its turn loses it: the turn counter goes on, so its share falls to all the others
+    /// alike and not to whoever comes behind it.
     pub(super) fn propose(&self, members: &[Member], turn: &AtomicU64, draw: &Draw<'_>) -> Option<usize> {
         let tries = SKIPS.min(self.sequence.len());
         (0..tries).map(|_| self.next(turn)).find(|index| members[*index].is_open(draw))

@@ -3,8 +3,9 @@ use super::table::{Draw, Member};
 
 /// The open member of least cost, found by looking at all of them.
 ///
-/// **Ties** are shared by weight: `preferred`, whose turn it is, is taken if it is among the least; otherwise one of the least is
-/// drawn by weight. So with equal costs everywhere the turns decide alone, and the shares are exactly those of the weights.
+/// **Ties** are shared by weight: `preferred`, whose turn it is, is taken if it is among the least; otherwise one of
+/// the least is drawn by weight. So with equal costs everywhere the turns decide alone, and the shares are exactly
+/// those of the weights.
 ///
 /// **Cost**: one cache line for each member.
 pub(super) fn least_by(

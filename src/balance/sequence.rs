@@ -1,17 +1,19 @@
 /// The order in which members take turns: smooth weighted round robin, worked out in advance.
 ///
-/// **Shape**: indices of members; member `i` occurs in proportion to its weight, spread as evenly as NGINX spreads it: weights
-/// 5, 1, 1 give `a a b a c a a`. A turn is an index into it, so a pick is one atomic increment.
+/// **Shape**: indices of members; member `i` occurs in proportion to its weight, spread as evenly as NGINX spreads it:
+/// weights 5, 1, 1 give `a a b a c a a`. A turn is an index into it, so a pick is one atomic increment.
 ///
-/// **Bounds**: whole weights (or weights that are whole multiples of the smallest) are exact as long as their sum, reduced by the greatest common
-/// divisor, is at most [`bound`]. Other weights are apportioned to `bound` turns by largest remainders: a member's share is
-/// off by less than `1 / bound`, and at least `1 / bound` however small its weight.
+/// **Bounds**: whole weights (or whole multiples of the smallest of them, or of a tenth, which is what slow start
+/// gives) are exact as long as their sum, reduced by the greatest common divisor, is at most [`bound`]. Other weights
+/// are apportioned to `bound` turns by largest remainders: a member's share is off by less than `1 / bound`, and at
+/// least `1 / bound` however small its weight.
 ///
 /// **Cost** to build: turns × distinct weights; distinct weights are at most √(2 × turns), and most often one or two.
 ///
-/// **Source**: NGINX `ngx_http_upstream_round_robin.c`. Its step (add every weight, take the greatest, subtract the total) needs state that all
-/// workers would share under a lock; with the order fixed in advance they share one counter.
-/// Why not a heap by virtual deadline, which would need no distinct weights: it breaks ties otherwise than NGINX does, `a a a b c a a`.
+/// **Source**: NGINX `ngx_http_upstream_round_robin.c`. Its step (add every weight, take the greatest, subtract the
+/// total) needs state that all workers would share under a lock; with the order fixed in advance they share one
+/// counter. Why not a heap by virtual deadline, which would need no distinct weights: it breaks ties otherwise than
+/// NGINX does, `a a a b c a a`.
 #[derive(Debug)]
 pub(super) struct Sequence {
     order: Box<[u32]>,
@@ -44,6 +46,7 @@ fn counts(weights: &[f64]) -> Vec<u64> {
     let bound = bound(weights.len());
     whole(weights, 1.0, bound)
         .or_else(|| whole(weights, least, bound))
+        .or_else(|| whole(weights, 0.1, bound))
         .unwrap_or_else(|| reduced(apportioned(weights, bound as u64)))
 }
 
@@ -151,6 +154,7 @@ mod tests {
         assert_eq!(letters(&[100.0, 200.0]), "bab");
         assert_eq!(letters(&[0.5, 1.5]), letters(&[1.0, 3.0]));
         assert_eq!(letters(&[0.1, 0.1]), "ab");
+        assert_eq!(letters(&[0.3, 0.5, 1.0]), letters(&[3.0, 5.0, 10.0]));
         assert_eq!(letters(&[7.0]), "a");
     }
 

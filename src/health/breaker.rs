@@ -2,7 +2,8 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 
 /// The state of a circuit, as all workers see it: one word.
 ///
-/// **Source**: Nygard, "Release It!" (2007); Polly's and resilience4j's half-open state with a number of trial requests.
+/// **Source**: Nygard, "Release It!" (2007); Polly's and resilience4j's half-open state with a number of trial
+/// requests.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     word: AtomicU64,
@@ -24,7 +25,8 @@ pub enum Phase {
     },
 }
 
-/// Permission for one request. It is given back, once, to [`Outcomes::record`](super::Outcomes::record) with how it went.
+/// Permission for one request. It is given back, once, to [`Outcomes::record`](super::Outcomes::record) with how it
+/// went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a trial request whose outcome is never recorded keeps its circuit half open"]
 pub struct Pass {

@@ -2,8 +2,9 @@ use super::policy::Thresholds;
 
 /// What an upstream's active checks have said so far.
 ///
-/// The first check decides at once, either way, as in HAProxy and Envoy: there is nothing yet that it could contradict. Until an upstream has
-/// been up for the first time one good check is enough; from then on it takes `fall` bad ones in a row, and `rise` good ones.
+/// The first check decides at once, either way, as in HAProxy and Envoy: there is nothing yet that it could contradict.
+/// Until an upstream has been up for the first time one good check is enough; from then on it takes `fall` bad ones in
+/// a row, and `rise` good ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checks {
     up: bool,

@@ -5,8 +5,8 @@ use crate::types::Moment;
 
 /// Being sent away for a while, for failing real requests.
 ///
-/// Each time in a row is twice as long as the one before, up to a bound. What was served is forgiven in the same measure: after
-/// coming back, behaving for as long as the last time lasted takes one doubling back.
+/// Each time in a row is twice as long as the one before, up to a bound. What was served is forgiven in the same
+/// measure: after coming back, behaving for as long as the last time lasted takes one doubling back.
 ///
 /// **Source**: Envoy's outlier detection; its multiplier falls by one in each interval without an ejection.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +67,8 @@ impl Ejection {
         let mut behaved = now.since(self.back);
         while self.doublings > 0 {
             let served = span(policy, self.doublings - 1);
-            // A time that is at its bound cannot tell how many doublings led there; one stretch of it forgives all of those.
+            // A time that is at its bound cannot tell how many doublings led there; one stretch of it forgives all of
+            // those.
             let before = self.doublings;
             while self.doublings > 0 && span(policy, self.doublings - 1) == served {
                 self.doublings -= 1;

@@ -41,11 +41,13 @@ pub struct Lineup {
 
 /// Who of a pool is used, given what each can be used for and whether it is a backup.
 ///
-/// **Panic.** If less than `panic_threshold` of a tier (the primaries, or the backups) is fit, all of it is used but for open circuits: too few would be crushed by
-/// the load of all. Who has not started, drains or is in maintenance counts on neither side and is never drawn in. Where primaries are all
-/// unfit and a backup is fit, the backups take over and there is no panic: that is what they are for.
+/// **Panic.** If less than `panic_threshold` of a tier (the primaries, or the backups) is fit, all of it is used but
+/// for open circuits: too few would be crushed by the load of all. Who has not started, drains or is in maintenance
+/// counts on neither side and is never drawn in. Where primaries are all unfit and a backup is fit, the backups take
+/// over and there is no panic: that is what they are for.
 ///
-/// **Nobody left.** Where nobody at all is fit, those that are only ejected are used, whatever the threshold: they may work, and nobody else does.
+/// **Nobody left.** Where nobody at all is fit, those that are only ejected are used, whatever the threshold: they may
+/// work, and nobody else does.
 ///
 /// **Source**: Envoy's panic threshold.
 pub fn fit(upstreams: &[(Fitness, bool)], panic_threshold: f64) -> Lineup {
@@ -115,8 +117,8 @@ mod tests {
         ('a', Fitness::Away),
     ];
 
-    /// A letter for each upstream, as above, in capitals for backups; the answer has `+` for any request, `~` for what is stuck,
-    /// `-` for none, and `!` at its end for panic.
+    /// A letter for each upstream, as above, in capitals for backups; the answer has `+` for any request, `~` for what
+    /// is stuck, `-` for none, and `!` at its end for panic.
     fn lineup(pool: &str, threshold: f64) -> String {
         let read = |letter: char| {
             let (_, fitness) = FITNESSES.iter().find(|(l, _)| *l == letter.to_ascii_lowercase()).unwrap();

@@ -7,9 +7,11 @@ use super::policy::{BreakerPolicy, Policy};
 use super::window::Window;
 use crate::types::Moment;
 
-/// What requests have shown of one upstream: failures in a row, and its circuit breaker. Survives reloads; shared by all workers.
+/// What requests have shown of one upstream: failures in a row, and its circuit breaker. Survives reloads; shared by
+/// all workers.
 ///
-/// **Cost** while all is well: one load before a request, one or two after it, and with a breaker one addition to its window.
+/// **Cost** while all is well: one load before a request, one or two after it, and with a breaker one addition to its
+/// window.
 #[derive(Debug, Default)]
 pub struct Outcomes {
     /// Read for every request, written only where something fails.

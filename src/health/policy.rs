@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-/// How the health of a pool's upstreams is judged. Given with every call, so that a reload needs no conversion of what is known.
+/// How the health of a pool's upstreams is judged. Given with every call, so that a reload needs no conversion of what
+/// is known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// Active checks; `None` where there are none.

@@ -5,7 +5,8 @@ use super::outcomes::Trip;
 use super::standing::State;
 use crate::types::{Share, format_duration};
 
-/// Something happened to an upstream that people should know. Where only its reason or its use changed, `from` and `to` are the same.
+/// Something happened to an upstream that people should know. Where only its reason or its use changed, `from` and `to`
+/// are the same.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// What it was.

@@ -5,9 +5,11 @@ use crate::types::Moment;
 /// Steps from the first tenth to the whole.
 const STEPS: u128 = 9;
 
-/// The part of its weight that an upstream has `span` of slow start after `since`: a tenth at first, then another each ninth of the span.
+/// The part of its weight that an upstream has `span` of slow start after `since`: a tenth at first, then another each
+/// ninth of the span.
 ///
-/// In tenths, not smoothly: upstreams that came about together stay equal, so turns stay short, and control publishes nine times and no more.
+/// In tenths, not smoothly: upstreams that came about together stay equal, so turns stay short, and control publishes
+/// nine times and no more.
 pub(super) fn factor(since: Moment, span: Duration, now: Moment) -> f64 {
     (step(since, span, now) + 1) as f64 / (STEPS + 1) as f64
 }

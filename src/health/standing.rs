@@ -55,9 +55,9 @@ impl fmt::Display for State {
 
 /// All that control knows of the health of one upstream, and what it makes of it. Survives reloads.
 ///
-/// Whatever happens to an upstream comes in by one of the methods that give back a [`Change`]. After each change the pool's
-/// [`Lineup`](super::Lineup) is made anew and published; also when [`Standing::factor`] is another than was published. [`Standing::due`] says when to
-/// [tick](Standing::tick) at the latest.
+/// Whatever happens to an upstream comes in by one of the methods that give back a [`Change`]. After each change the
+/// pool's [`Lineup`](super::Lineup) is made anew and published; also when [`Standing::factor`] is another than was
+/// published. [`Standing::due`] says when to [tick](Standing::tick) at the latest.
 #[derive(Debug)]
 pub struct Standing {
     outcomes: Arc<Outcomes>,
@@ -208,7 +208,8 @@ impl Standing {
         self.look(Some(trip), policy, pool, now)
     }
 
-    /// Time has passed. `busy` is what still goes on at the upstream: requests, and whatever else a drain should wait for.
+    /// Time has passed. `busy` is what still goes on at the upstream: requests, and whatever else a drain should wait
+    /// for.
     pub fn tick(&mut self, policy: &Policy, pool: Crowd, busy: u32, now: Moment) -> Option<Change> {
         let drained = match self.intent {
             Intent::Drain { since, .. } if busy == 0 => Some(Reason::Empty(now.since(since))),

@@ -5,8 +5,8 @@ use crate::types::Moment;
 
 /// Requests and failures of the last while, counted by all workers.
 ///
-/// **Shape**: ten buckets of a tenth of the window each; the oldest falls out as a whole, so what is counted is between 0.9 and 1.0 windows old
-/// at most. **Bounds**: 16 million requests for each bucket, then its numbers stand still.
+/// **Shape**: ten buckets of a tenth of the window each; the oldest falls out as a whole, so what is counted is between
+/// 0.9 and 1.0 windows old at most. **Bounds**: 16 million requests for each bucket, then its numbers stand still.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     buckets: [AtomicU64; BUCKETS],

@@ -84,6 +84,26 @@ fn the_least_loaded_share_by_weight_also_under_load() {
 }
 
 #[test]
+fn the_idle_share_by_weight_while_others_are_busy() {
+    for algorithm in [Algorithm::LeastConnections, Algorithm::Ewma] {
+        let pool = members(&[1.0, 1.0, 1.0, 2.0, 1.0]);
+        pool[0].load.enter(None);
+        pool[1].load.enter(None);
+        let table = Table::new(algorithm, None, pool.clone());
+        let cursor = Cursor::new();
+        let mut counts = [0; 5];
+        for n in 0..4_000 {
+            let id = table.pick(&cursor, &draw(n, &[])).unwrap() as usize;
+            counts[id] += 1;
+            pool[id].load.leave();
+        }
+        let close = |count: i32, share: i32| (count - share).abs() < 150;
+        let shared = close(counts[2], 1_000) && close(counts[3], 2_000) && close(counts[4], 1_000);
+        assert!(shared && counts[..2] == [0, 0], "{algorithm}: {counts:?}");
+    }
+}
+
+#[test]
 fn a_table_of_nobody_is_empty_and_one_of_weight_zero_only_takes_who_is_stuck_to_it() {
     for algorithm in algorithms() {
         let cursor = Cursor::new();

@@ -1,0 +1,59 @@
+//! What the tests are written with: upstreams, clients and a proxy, as sentences.
+//!
+//! ```text
+//! let (a, b) = (upstream().named("a").start().await, upstream().named("b").start().await);
+//! let proxy = proxy(r#"
+//!     [listener.web]
+//!     bind = "127.0.0.1:0"
+//!     [pool.app]
+//!     upstreams = ["{a}", "{b}"]
+//!     [[route]]
+//!     pool = "app"
+//! "#).with("a", &a).with("b", &b).start().await;
+//! let answer = client(proxy.address("web")).get("/").await;
+//! assert_eq!(answer.status, 200);
+//! ```
+//!
+//! Conditions are awaited ([`eventually`], [`until`]), never slept for.
+#![allow(dead_code, unreachable_pub, unused_imports)] // Every test file takes what it needs of this.
+
+mod client;
+mod script;
+mod upstream;
+mod wire;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Answer, Call, Client, Opened, client};
+pub use script::{Script, Scripted, scripted};
+pub use upstream::{Upstream, UpstreamBuilder, upstream};
+pub use wire::{End, Message, RawClient, raw_client, raw_client_from};
+
+/// Longer than anything here takes on a busy machine; only a failing test waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_millis(10);
+
+/// Returns once `holds` is true; panics with `what` if it does not become so.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    until(what, async || holds().then_some(())).await;
+}
+
+/// Returns the first thing that `look` finds; panics with `what` if it finds none.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// The output of `future`; panics with `what` if it takes longer than anything should.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited in vain for {what}"),
+    }
+}

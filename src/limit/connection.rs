@@ -48,7 +48,7 @@ impl ConnectionLimiter {
 
     /// Forgets clients that have had no connection for a minute; called every few seconds.
     pub fn sweep(&self, now: Moment) {
-        self.table.sweep(now);
+        self.table.sweep(Self::CLIENTS, now);
     }
 
     /// How many clients are remembered.

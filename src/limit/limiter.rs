@@ -241,7 +241,7 @@ impl Limiter {
 
     /// Forgets clients that have been idle for a minute; called every few seconds.
     pub fn sweep(&self, now: Moment) {
-        self.table.sweep(now);
+        self.table.sweep(self.bound(), now);
     }
 
     /// How many clients are remembered.

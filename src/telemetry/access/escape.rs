@@ -3,15 +3,23 @@ use std::time::Duration;
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
+fn plain(b: u8) -> bool {
+    matches!(b, b' '..=b'~') && b != b'"' && b != b'\\'
+}
+
+/// Whether nothing is to be escaped. Looks at every byte, where stopping at the first would keep the compiler from looking at many at once.
+fn all_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |so_far, b| so_far & plain(*b))
+}
+
 /// Text as NGINX writes it: `"`, `\`, and what is not printable ASCII, as `\xXX`.
 pub(super) fn nginx(text: &[u8], out: &mut Vec<u8>) {
-    let plain = |b: &u8| matches!(b, b' '..=b'~') && *b != b'"' && *b != b'\\';
-    if text.iter().all(plain) {
+    if all_plain(text) {
         out.extend_from_slice(text);
         return;
     }
     for b in text {
-        if plain(b) {
+        if plain(*b) {
             out.push(*b);
         } else {
             out.extend_from_slice(&[b'\\', b'x', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
@@ -21,8 +29,7 @@ pub(super) fn nginx(text: &[u8], out: &mut Vec<u8>) {
 
 /// Text as the inside of a JSON string. What is not UTF-8 becomes U+FFFD.
 pub(super) fn json(text: &[u8], out: &mut Vec<u8>) {
-    let plain = |b: &u8| matches!(b, b' '..=b'~') && *b != b'"' && *b != b'\\';
-    if text.iter().all(plain) {
+    if all_plain(text) {
         out.extend_from_slice(text);
         return;
     }

@@ -6,7 +6,7 @@ use super::line::{Fact, Line, Variable, version};
 ///
 /// **Text**: `combined` (NGINX's), `json`, or a template such as `{client} {method} {path} {status} {duration}`; `{{` and `}}` are braces.
 /// Durations are seconds with six decimals; what is absent is `-`, in JSON `null`.
-/// **Cost**: about 100 ns for a combined line.
+/// **Cost**: about 100 ns for a combined line of a browser, 300 ns for JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Format {
     pieces: Vec<Piece>,

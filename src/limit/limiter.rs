@@ -172,6 +172,8 @@ impl Limiter {
 
     /// Decides about a request of this client on this connection, and books it.
     ///
+    /// `now` should be read for it: workers whose clocks are a tick apart are so much unfair to a client that both serve.
+    ///
     /// **Cost**: one lookup under its shard's lock; no allocation for a known client.
     pub fn admit(&self, key: ClientKey, connection: &ConnectionSeats, now: Moment) -> Admission {
         self.table.with(key, self.bound(), now, |client| match self.judge(client, key, connection, now) {

@@ -1,3 +1,4 @@
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Counts what happens; only ever grows.
@@ -87,18 +88,18 @@ pub trait Kind: Copy {
     fn index(self) -> usize;
 }
 
-/// A counter for each of several kinds. `N` is [`Kind::WORDS`]'s length.
+/// Several counters, by number.
 #[derive(Debug)]
-pub struct ByKind<const N: usize>([Counter; N]);
+pub struct Counters<const N: usize>([Counter; N]);
 
-impl<const N: usize> Default for ByKind<N> {
+impl<const N: usize> Default for Counters<N> {
     fn default() -> Self {
-        ByKind(std::array::from_fn(|_| Counter::default()))
+        Counters(std::array::from_fn(|_| Counter::default()))
     }
 }
 
-impl<const N: usize> ByKind<N> {
-    /// One more of this kind. One that is not foreseen is not counted.
+impl<const N: usize> Counters<N> {
+    /// One more of this number. One that is not foreseen is not counted.
     #[inline]
     pub fn up(&self, index: usize) {
         if let Some(counter) = self.0.get(index) {
@@ -106,9 +107,32 @@ impl<const N: usize> ByKind<N> {
         }
     }
 
-    /// How many of each kind.
+    /// How many of each.
     pub fn values(&self) -> [u64; N] {
         std::array::from_fn(|index| self.0[index].value())
+    }
+}
+
+/// A counter for each of a label's words. `N` is how many there are.
+#[derive(Debug)]
+pub struct ByKind<K, const N: usize>(Counters<N>, PhantomData<fn(K)>);
+
+impl<K, const N: usize> Default for ByKind<K, N> {
+    fn default() -> Self {
+        ByKind(Counters::default(), PhantomData)
+    }
+}
+
+impl<K: Kind, const N: usize> ByKind<K, N> {
+    /// One more of this kind.
+    #[inline]
+    pub fn up(&self, kind: K) {
+        self.0.up(kind.index());
+    }
+
+    /// How many of each kind, in the order of its words.
+    pub fn values(&self) -> [u64; N] {
+        self.0.values()
     }
 }
 
@@ -133,7 +157,7 @@ pub(super) use kinds;
 
 /// Requests by the first digit of their status.
 #[derive(Debug, Default)]
-pub struct Classes(ByKind<{ Classes::WORDS.len() }>);
+pub struct Classes(Counters<{ Classes::WORDS.len() }>);
 
 impl Classes {
     /// The values of the label `class`.
@@ -175,8 +199,8 @@ mod tests {
         gauge.down();
         figure.set(0.25);
         assert_eq!((counter.value(), gauge.value(), figure.value()), (42, 1, 0.25));
-        let kinds = ByKind::<2>::default();
-        [0, 1, 1, 7].into_iter().for_each(|index| kinds.up(index));
-        assert_eq!(kinds.values(), [1, 2]);
+        let several = Counters::<2>::default();
+        [0, 1, 1, 7].into_iter().for_each(|index| several.up(index));
+        assert_eq!(several.values(), [1, 2]);
     }
 }

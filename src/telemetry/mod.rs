@@ -11,6 +11,7 @@
 pub mod access;
 mod count;
 mod histogram;
+mod kind;
 mod lane;
 mod page;
 mod process;
@@ -18,8 +19,9 @@ mod registry;
 mod series;
 mod stats;
 
-pub use count::{ByKind, Classes, Counter, Figure, Gauge, Kind};
+pub use count::{ByKind, Classes, Counter, Counters, Figure, Gauge, Kind};
 pub use histogram::{Distribution, Histogram};
+pub use kind::{Closed, Fault, Outcome};
 pub use lane::{Lane, PerWorker};
 pub use page::{CONTENT_TYPE, Metrics};
 pub use process::Process;

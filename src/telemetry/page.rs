@@ -3,13 +3,13 @@ use std::sync::{Arc, LazyLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
+use super::kind::{Closed, Fault, Outcome};
 use super::process::Process;
 use super::registry::{Family, Names, Registry};
 use super::series::{DECISIONS, LOG_OUTCOMES, METRICS, Series};
-use super::stats::{
-    Closed, Fault, LimitStats, ListenerStats, Outcome, PoolStats, RouteStats, UpstreamState, UpstreamStats,
-};
+use super::stats::{LimitStats, ListenerStats, PoolStats, RouteStats, UpstreamStats};
 use super::{Classes, Distribution, Kind};
+use crate::health::{Phase, State};
 
 /// The `Content-Type` of [`Registry::page`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -96,7 +96,7 @@ impl Scrape {
 
     fn pool(&mut self, stats: &PoolStats, labels: &[&str]) {
         if labels[0] != Registry::OTHER {
-            for (state, count) in UpstreamState::WORDS.iter().zip(stats.control.upstreams()) {
+            for (state, count) in <State as Kind>::WORDS.iter().zip(stats.control.upstreams()) {
                 self.add(Series::PoolUpstreams, &[labels[0], state], count as f64);
             }
         }
@@ -120,13 +120,13 @@ impl Scrape {
         self.add(Series::UpstreamReceived, labels, stats.sum(|lane| lane.received.value()) as f64);
         let control = &stats.control;
         self.words::<Outcome>(Series::UpstreamChecks, labels, &control.checks.values());
-        self.words::<UpstreamState>(Series::UpstreamChanges, labels, &control.changes.values());
+        self.words::<State>(Series::UpstreamChanges, labels, &control.changes.values());
         self.add(Series::UpstreamEjections, labels, control.ejections.value() as f64);
-        self.add(Series::UpstreamBreaker, labels, control.breaker_opened.value() as f64);
+        self.add(Series::UpstreamBreaker, labels, control.breaker_opened() as f64);
         if labels[1] != Registry::OTHER {
-            for (index, state) in UpstreamState::WORDS.iter().enumerate() {
-                let is = if index == control.state() { 1.0 } else { 0.0 };
-                self.add(Series::UpstreamStateIs, &[labels[0], labels[1], state], is);
+            self.one_of::<State>(Series::UpstreamStateIs, labels, control.state());
+            if let Some(phase) = control.circuit() {
+                self.one_of::<Phase>(Series::UpstreamCircuit, labels, phase);
             }
             self.add(Series::UpstreamWeight, labels, control.weight.value());
             self.add(Series::UpstreamEwma, labels, control.ewma.value());
@@ -187,6 +187,13 @@ impl Scrape {
     fn words<K: Kind>(&mut self, series: Series, labels: &[&str], counts: &[u64]) {
         for (word, count) in K::WORDS.iter().zip(counts) {
             self.add(series, &[labels, &[word]].concat(), *count as f64);
+        }
+    }
+
+    /// 1 for the word that is so, 0 for the others.
+    fn one_of<K: Kind>(&mut self, series: Series, labels: &[&str], is: usize) {
+        for (index, word) in K::WORDS.iter().enumerate() {
+            self.add(series, &[labels, &[word]].concat(), if index == is { 1.0 } else { 0.0 });
         }
     }
 

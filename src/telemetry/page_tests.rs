@@ -56,7 +56,7 @@ fn a_page_says_what_was_counted() {
         lane.in_flight.up();
         lane.finished(200, Duration::from_millis(1), 10, 1000);
         lane.finished(502, Duration::from_millis(300), 1, 0);
-        listener.at(Lane::worker(number)).closed.up(Closed::Idle.index());
+        listener.at(Lane::worker(number)).closed.up(Closed::Idle);
         registry.at(Lane::worker(number)).refusals.up(1);
     }
     registry.control.reloaded(Outcome::Ok, 7);
@@ -89,16 +89,20 @@ fn a_page_says_what_was_counted() {
 fn an_upstream_shows_its_state_and_counts_its_changes() {
     let registry = Registry::new(1, 10, &[]);
     let upstream = registry.upstream("tools", "127.0.0.1:9001");
-    upstream.control.set_state(UpstreamState::Ready);
-    upstream.control.set_state(UpstreamState::Ready);
-    upstream.control.set_state(UpstreamState::Down);
+    upstream.control.set_state(State::Ready);
+    upstream.control.set_state(State::Ready);
+    upstream.control.set_state(State::Down);
     upstream.control.ewma.set(0.0125);
+    [Phase::Closed, Phase::Open, Phase::Open].into_iter().for_each(|phase| upstream.control.set_circuit(Some(phase)));
     let page = parse(&registry.page());
     let state =
         |name, state| value(&page, name, &[("pool", "tools"), ("upstream", "127.0.0.1:9001"), ("state", state)]);
     assert_eq!(["ready", "down"].map(|word| state("tidegate_upstream_state", word)), [0.0, 1.0]);
     assert_eq!(["ready", "down"].map(|word| state("tidegate_upstream_state_changes_total", word)), [1.0, 1.0]);
     let labels = [("pool", "tools"), ("upstream", "127.0.0.1:9001")];
+    assert_eq!(value(&page, "tidegate_upstream_breaker_opened_total", &labels), 1.0);
+    let phase = |phase| value(&page, "tidegate_upstream_breaker_phase", &[labels[0], labels[1], ("phase", phase)]);
+    assert_eq!(["closed", "open", "half_open"].map(phase), [0.0, 1.0, 0.0]);
     assert_eq!(value(&page, "tidegate_upstream_ewma_seconds", &labels), 0.0125);
 }
 
@@ -138,6 +142,7 @@ fn every_metric_of_the_table_is_on_a_full_page_and_no_other() {
     let (upstream, limit) = (registry.upstream("p", "u"), registry.limit("r", 0));
     route.at(Lane::worker(0)).finished(200, Duration::ZERO, 0, 0);
     upstream.at(Lane::worker(0)).latency.record(Duration::ZERO);
+    upstream.control.set_circuit(Some(Phase::Closed));
     let page = registry.page();
     let found: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

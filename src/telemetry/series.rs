@@ -72,6 +72,7 @@ series! {
     UpstreamChecks = COUNTER "tidegate_upstream_health_checks_total" ["pool", "upstream", "outcome"] "Active health checks.";
     UpstreamEjections = COUNTER "tidegate_upstream_ejections_total" ["pool", "upstream"] "Times the upstream was sent away for failing requests.";
     UpstreamBreaker = COUNTER "tidegate_upstream_breaker_opened_total" ["pool", "upstream"] "Times the upstream's circuit breaker opened.";
+    UpstreamCircuit = GAUGE "tidegate_upstream_breaker_phase" ["pool", "upstream", "phase"] "1 for the phase the upstream's circuit breaker is in, 0 for the others; absent without a breaker.";
     UpstreamWeight = GAUGE "tidegate_upstream_weight" ["pool", "upstream"] "The upstream's weight, slow start applied.";
     UpstreamEwma = GAUGE "tidegate_upstream_ewma_seconds" ["pool", "upstream"] "The peak-EWMA latency that balance = \"ewma\" goes by.";
 
@@ -138,8 +139,9 @@ const VALUES: &str = "
 
 /// The labels whose values are known beforehand.
 fn label_values() -> Vec<(&'static str, Vec<&'static str>)> {
-    use super::stats::{Closed, Fault, Outcome, UpstreamState};
+    use super::kind::{Closed, Fault, Outcome};
     use super::{Classes, Kind};
+    use crate::health::{Phase, State};
     vec![
         ("`class`", Classes::WORDS[1..].to_vec()),
         ("`decision`", DECISIONS.to_vec()),
@@ -147,7 +149,8 @@ fn label_values() -> Vec<(&'static str, Vec<&'static str>)> {
         ("`outcome`", Outcome::WORDS.to_vec()),
         ("`outcome` of log lines", LOG_OUTCOMES.to_vec()),
         ("`reason` of closed connections", Closed::WORDS.to_vec()),
-        ("`state`", UpstreamState::WORDS.to_vec()),
+        ("`phase`", Phase::WORDS.to_vec()),
+        ("`state`", <State as Kind>::WORDS.to_vec()),
     ]
 }
 

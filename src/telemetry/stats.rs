@@ -1,97 +1,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::count::{ByKind, Classes, Counter, Figure, Gauge, Kind, kinds};
+use super::count::{ByKind, Classes, Counter, Counters, Figure, Gauge, Kind};
 use super::histogram::{Distribution, Histogram};
+use super::kind::{Closed, Fault, Outcome};
 use super::lane::{Lane, PerWorker};
 use super::process::unix_seconds;
+use crate::health::{Phase, State};
 use crate::limit::{Decision, Limiter, Reason};
-
-kinds! {
-    /// Why a connection from a client ended.
-    Closed {
-        /// The client closed it, or asked for that.
-        Client = "client",
-        /// It was idle between requests for too long.
-        Idle = "idle",
-        /// The client was too slow: headers, body or reading.
-        Timeout = "timeout",
-        /// We are shutting down, or its listener went.
-        Drained = "drained",
-        /// It broke, or carried what is not HTTP.
-        Error = "error",
-        /// The client had too many.
-        Limit = "limit",
-        /// The TLS handshake failed.
-        Tls = "tls",
-        /// Its PROXY protocol header was missing or wrong.
-        ProxyHeader = "proxy_header",
-    }
-}
-
-kinds! {
-    /// What an upstream did wrong.
-    Fault {
-        /// Refused or unreachable.
-        Connect = "connect",
-        /// No connection in time.
-        ConnectTimeout = "connect_timeout",
-        /// The TLS handshake failed.
-        Tls = "tls",
-        /// Closed or reset the connection before its answer's end.
-        Reset = "reset",
-        /// No answer in time.
-        Timeout = "timeout",
-        /// The answer stopped for too long.
-        Stalled = "stalled",
-        /// The answer was not HTTP.
-        Malformed = "malformed",
-    }
-}
-
-kinds! {
-    /// How a health check, a reload, a name resolution ended.
-    Outcome {
-        /// Well.
-        Ok = "ok",
-        /// Badly.
-        Failed = "failed",
-    }
-}
-
-kinds! {
-    /// In what state an upstream is.
-    UpstreamState {
-        /// Not yet checked.
-        Starting = "starting",
-        /// Takes traffic.
-        Ready = "ready",
-        /// Takes nothing new.
-        Draining = "draining",
-        /// Has nothing left.
-        Drained = "drained",
-        /// Kept out by hand.
-        Maintenance = "maintenance",
-        /// Found unfit.
-        Down = "down",
-    }
-}
-
-impl Kind for Reason {
-    const WORDS: &'static [&'static str] = &["rate", "requests", "connections"];
-
-    fn index(self) -> usize {
-        match self {
-            Reason::Rate => 0,
-            Reason::Requests => 1,
-            Reason::Connections => 2,
-        }
-    }
-}
 
 /// Counters of a [`Kind`]'s words.
 macro_rules! by {
-    ($kind:ty) => { ByKind<{ <$kind as Kind>::WORDS.len() }> };
+    ($kind:ty) => { ByKind<$kind, { <$kind as Kind>::WORDS.len() }> };
 }
 
 /// A thing that has a name and one set of counts for each lane.
@@ -155,9 +75,9 @@ pub struct ListenerLane {
     pub accepted: Counter,
     /// Connections open.
     pub open: Gauge,
-    /// Connections ended; index by [`Closed`].
+    /// Connections ended, by [`Closed`].
     pub closed: by!(Closed),
-    /// TLS handshakes, index by [`Outcome`].
+    /// TLS handshakes, by [`Outcome`].
     pub handshakes: by!(Outcome),
     /// Bytes read from clients.
     pub received: Counter,
@@ -218,13 +138,13 @@ pub struct PoolLane {
 /// What control knows of a pool.
 #[derive(Debug, Default)]
 pub struct PoolControl {
-    /// How many upstreams are in each state; index by [`UpstreamState`].
-    upstreams: [Gauge; UpstreamState::WORDS.len()],
+    /// How many upstreams are in each state; index by [`State`].
+    upstreams: [Gauge; <State as Kind>::WORDS.len()],
 }
 
 impl PoolControl {
-    /// How many upstreams are in each state, in the order of [`UpstreamState`].
-    pub fn set_upstreams(&self, counts: [usize; UpstreamState::WORDS.len()]) {
+    /// How many upstreams are in each state, in the order of [`State`].
+    pub fn set_upstreams(&self, counts: [usize; <State as Kind>::WORDS.len()]) {
         for (gauge, count) in self.upstreams.iter().zip(counts) {
             gauge.set(count as i64);
         }
@@ -244,7 +164,7 @@ pub struct UpstreamLane {
     pub in_flight: Gauge,
     /// From a request's first byte sent to its answer's headers.
     pub latency: Histogram,
-    /// Attempts that failed; index by [`Fault`].
+    /// Attempts that failed, by [`Fault`].
     pub faults: by!(Fault),
     /// Connections made.
     pub connects: Counter,
@@ -269,14 +189,16 @@ impl UpstreamStats {
 #[derive(Debug, Default)]
 pub struct UpstreamControl {
     state: Gauge,
-    /// Health checks; index by [`Outcome`].
+    /// 0 where there is no breaker, otherwise one above the phase's index.
+    circuit: Gauge,
+    /// Health checks, by [`Outcome`].
     pub checks: by!(Outcome),
     /// Times it was sent away for failing requests.
     pub ejections: Counter,
     /// Times its circuit breaker opened.
-    pub breaker_opened: Counter,
-    /// Times its state changed to each; index by [`UpstreamState`].
-    pub changes: by!(UpstreamState),
+    breaker_opened: Counter,
+    /// Times its state changed to each, by [`State`].
+    pub changes: by!(State),
     /// Its weight, slow start applied.
     pub weight: Figure,
     /// Its peak-EWMA latency in seconds.
@@ -285,15 +207,32 @@ pub struct UpstreamControl {
 
 impl UpstreamControl {
     /// It is in this state now; counted as a change if it was in another.
-    pub fn set_state(&self, state: UpstreamState) {
-        if self.state.value() != state as i64 {
-            self.state.set(state as i64);
-            self.changes.up(state as usize);
+    pub fn set_state(&self, state: State) {
+        if self.state.value() != state.index() as i64 {
+            self.state.set(state.index() as i64);
+            self.changes.up(state);
         }
     }
 
-    /// Which of [`UpstreamState::WORDS`](Kind::WORDS) it is in.
-    pub fn state(&self) -> usize {
+    /// Its circuit breaker is in this phase now; counted if it has opened. `None` where it has no breaker.
+    pub fn set_circuit(&self, phase: Option<Phase>) {
+        let code = phase.map_or(0, |phase| 1 + phase.index() as i64);
+        if phase == Some(Phase::Open) && self.circuit.value() != code {
+            self.breaker_opened.up();
+        }
+        self.circuit.set(code);
+    }
+
+    pub(super) fn circuit(&self) -> Option<usize> {
+        usize::try_from(self.circuit.value() - 1).ok()
+    }
+
+    pub(super) fn breaker_opened(&self) -> u64 {
+        self.breaker_opened.value()
+    }
+
+    /// Which of [`State`]'s words it is in.
+    pub(super) fn state(&self) -> usize {
         self.state.value() as usize
     }
 }
@@ -305,7 +244,7 @@ pub struct LimitLane {
     pub admitted: Counter,
     /// Requests let through after a delay.
     pub delayed: Counter,
-    /// Requests refused; index by [`Reason`].
+    /// Requests refused, by [`Reason`].
     pub refused: by!(Reason),
 }
 
@@ -316,7 +255,7 @@ impl LimitLane {
         match decision {
             Decision::Admitted => self.admitted.up(),
             Decision::Delayed => self.delayed.up(),
-            Decision::Refused(reason) => self.refused.up(reason.index()),
+            Decision::Refused(reason) => self.refused.up(reason),
         }
     }
 }
@@ -345,7 +284,7 @@ pub const MAX_REFUSALS: usize = 64;
 #[derive(Debug, Default)]
 pub struct WorkerLane {
     /// Answers of our own; index into the words given to [`super::Registry::new`].
-    pub refusals: ByKind<MAX_REFUSALS>,
+    pub refusals: Counters<MAX_REFUSALS>,
 }
 
 /// What control counts for the whole process.
@@ -368,7 +307,7 @@ pub struct ControlStats {
 impl ControlStats {
     /// An edit was taken over, or refused; `generation` is in use now.
     pub fn reloaded(&self, outcome: Outcome, generation: u64) {
-        self.reloads.up(outcome.index());
+        self.reloads.up(outcome);
         self.reload_ok.set(i64::from(outcome == Outcome::Ok));
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         if outcome == Outcome::Ok {

@@ -14,6 +14,8 @@ use crate::telemetry::LogStats;
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
+    /// Nowhere.
+    Off,
     /// Standard output.
     Stdout,
     /// A file, appended to and made if absent.
@@ -23,6 +25,7 @@ pub enum Target {
 impl Target {
     fn open(&self) -> io::Result<File> {
         match self {
+            Target::Off => OpenOptions::new().write(true).open("/dev/null"),
             Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
             // A named pipe that nobody reads is an error at once, where it would otherwise hold up whoever opens it.
             Target::File(path) => OpenOptions::new()
@@ -104,10 +107,13 @@ impl AccessLog {
         self.order(|orders| orders.reopen = true);
     }
 
-    /// Writes to another target from now on.
+    /// Writes to another target from now on, also what already waits. Switched off, it still writes what comes late to where it was.
     ///
     /// **Errors**: it cannot be opened; nothing changes then.
     pub fn switch(&self, target: Target) -> io::Result<()> {
+        if target == Target::Off {
+            return Ok(());
+        }
         let file = target.open()?;
         self.order(|orders| orders.switch = Some((target, file)));
         Ok(())
@@ -204,7 +210,7 @@ impl Writer {
         if let Some((target, file)) = switch {
             (self.target, self.file, self.torn) = (target, file, false);
         }
-        if reopen && self.target != Target::Stdout {
+        if reopen && matches!(self.target, Target::File(_)) {
             match self.target.open() {
                 Ok(file) => (self.file, self.torn) = (file, false),
                 Err(error) => {

@@ -170,6 +170,21 @@ fn a_full_disk_costs_counted_lines_until_the_target_is_changed() {
 }
 
 #[test]
+fn a_log_that_is_off_can_be_switched_on_and_off_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let log = AccessLog::start(Target::Off, Arc::default()).unwrap();
+    log.reopen();
+    log.switch(Target::File(path.clone())).unwrap();
+    let mut buffer = LineBuffer::new(log.clone());
+    write(&mut buffer, 0..2);
+    log.switch(Target::Off).unwrap();
+    drop(buffer);
+    assert!(log.close(WAIT));
+    assert_eq!(numbers(&read(&path)), [0, 1]);
+}
+
+#[test]
 fn a_torn_line_does_not_swallow_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let (path, mut reader) = pipe(directory.path());

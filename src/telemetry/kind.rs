@@ -1,0 +1,103 @@
+use super::count::{Kind, kinds};
+use crate::health::{Phase, State};
+use crate::limit::Reason;
+
+kinds! {
+    /// Why a connection from a client ended.
+    Closed {
+        /// The client closed it, or asked for that.
+        Client = "client",
+        /// It was idle between requests for too long.
+        Idle = "idle",
+        /// The client was too slow: headers, body or reading.
+        Timeout = "timeout",
+        /// We are shutting down, or its listener went.
+        Drained = "drained",
+        /// It broke, or carried what is not HTTP.
+        Error = "error",
+        /// The client had too many.
+        Limit = "limit",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// Its PROXY protocol header was missing or wrong.
+        ProxyHeader = "proxy_header",
+    }
+}
+
+kinds! {
+    /// What an upstream did wrong.
+    Fault {
+        /// Refused or unreachable.
+        Connect = "connect",
+        /// No connection in time.
+        ConnectTimeout = "connect_timeout",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// Closed or reset the connection before its answer's end.
+        Reset = "reset",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// The answer stopped for too long.
+        Stalled = "stalled",
+        /// The answer was not HTTP.
+        Malformed = "malformed",
+        /// This machine had no socket, port or memory left: not the upstream's fault.
+        NoSocket = "no_socket",
+    }
+}
+
+kinds! {
+    /// How a health check, a reload, a name resolution ended.
+    Outcome {
+        /// Well.
+        Ok = "ok",
+        /// Badly.
+        Failed = "failed",
+    }
+}
+
+impl Kind for State {
+    const WORDS: &'static [&'static str] = &[
+        State::Starting.word(),
+        State::Ready.word(),
+        State::Draining.word(),
+        State::Drained.word(),
+        State::Maintenance.word(),
+        State::Down.word(),
+    ];
+
+    fn index(self) -> usize {
+        match self {
+            State::Starting => 0,
+            State::Ready => 1,
+            State::Draining => 2,
+            State::Drained => 3,
+            State::Maintenance => 4,
+            State::Down => 5,
+        }
+    }
+}
+
+impl Kind for Phase {
+    const WORDS: &'static [&'static str] = &["closed", "open", "half_open"];
+
+    fn index(self) -> usize {
+        match self {
+            Phase::Closed => 0,
+            Phase::Open => 1,
+            Phase::HalfOpen { .. } => 2,
+        }
+    }
+}
+
+impl Kind for Reason {
+    const WORDS: &'static [&'static str] = &["rate", "requests", "connections"];
+
+    fn index(self) -> usize {
+        match self {
+            Reason::Rate => 0,
+            Reason::Requests => 1,
+            Reason::Connections => 2,
+        }
+    }
+}

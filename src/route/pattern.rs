@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use super::path::{self, PathError};
+
 /// Which hosts a route is for.
 ///
 /// **Text**: `api.example.com`, `*.example.com` (any number of labels in front, at least one), `*` (any host).
@@ -265,6 +267,11 @@ impl PathPattern {
 
 /// `open` paths may end in the middle of a segment, so `/.` can be the start of `/.git`.
 fn check_path(path: &str, open: bool) -> Result<(), PatternError> {
+    canonical_path(path, open).map(drop)
+}
+
+/// The path as requests meant by it have it once they are normalized.
+pub(super) fn canonical_path(path: &str, open: bool) -> Result<String, PatternError> {
     if path.is_empty() {
         return Err(PatternError::Path);
     }
@@ -280,17 +287,18 @@ fn check_path(path: &str, open: bool) -> Result<(), PatternError> {
     if path.contains("//") {
         return Err(PatternError::NeverThere("`//`"));
     }
-    if path.chars().any(char::is_control) {
-        return Err(PatternError::NeverThere("control characters"));
-    }
-    let mut segments = path.split('/');
+    let canonical = path::canonical(path).map_err(|error| match error {
+        PathError::Nul | PathError::Control => PatternError::NeverThere("control characters"),
+        _ => PatternError::Escape,
+    })?;
+    let mut segments = canonical.split('/');
     if open {
         segments.next_back();
     }
-    if segments.any(|segment| matches!(segment, "." | "..")) {
+    if segments.any(|segment| matches!(segment, "." | "..") || path::hides_dots(segment)) {
         return Err(PatternError::NeverThere("`.` and `..` segments"));
     }
-    Ok(())
+    Ok(canonical)
 }
 
 impl fmt::Display for PathPattern {
@@ -373,6 +381,9 @@ mod tests {
             ("/a/../b", PatternError::NeverThere("`.` and `..` segments")),
             ("/a/..", PatternError::NeverThere("`.` and `..` segments")),
             ("raw /./b", PatternError::NeverThere("`.` and `..` segments")),
+            ("/a/%2e%2E/b", PatternError::NeverThere("`.` and `..` segments")),
+            ("/a%2", PatternError::Escape),
+            ("/100%", PatternError::Escape),
             ("/a\tb", PatternError::NeverThere("control characters")),
             (r"~ \w{1000}{100}", PatternError::RegexSize),
             ("~ (", PatternError::Regex("unclosed group".to_owned())),

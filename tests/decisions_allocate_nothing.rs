@@ -1,5 +1,5 @@
 //! The decisions of a request's path take no memory: picking an upstream, asking its circuit, telling how it went,
-//! repeating.
+//! repeating, limiting, counting, writing a line of the access log.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -10,7 +10,10 @@ use std::time::Duration;
 use http::Method;
 use tidegate::balance::{Algorithm, Cursor, Draw, Load, Member, Table, stable_hash};
 use tidegate::health::{BreakerPolicy, EjectPolicy, Outcome, Outcomes, Policy};
+use tidegate::limit::{ConnectionSeats, Limiter, Per, Rule, Who, admit_all};
 use tidegate::retry::{Attempt, Body, Budget, Deposits, Stage, may_repeat};
+use tidegate::telemetry::access::{AccessLog, Format, Line, LineBuffer, Target};
+use tidegate::telemetry::{Lane, Registry};
 use tidegate::types::Moment;
 
 struct Counting;
@@ -103,4 +106,46 @@ fn health_and_retry_allocate_nothing_whatever_happens() {
         }
     };
     assert_eq!(allocations(work), 0);
+}
+
+#[test]
+fn a_known_client_is_limited_without_allocations() {
+    let rule = Rule { rate: "10/s".parse().ok(), burst: 5, connections: Some(4), ..Rule::default() };
+    let by_key = Rule { per: "header:x-api-key".parse().unwrap(), requests: Some(3), ..rule.clone() };
+    let by_cookie = Rule { per: Per::Cookie("sid".to_owned()), connections: None, ..rule.clone() };
+    let mut headers = http::HeaderMap::new();
+    headers.insert("x-api-key", "0123456789abcdef".parse().unwrap());
+    headers.insert("cookie", "a=b; sid=0123456789abcdef".parse().unwrap());
+    let connection = ConnectionSeats::new();
+    let who = Who { client: "10.1.2.3".parse().unwrap(), headers: &headers, connection: &connection };
+    for rules in [vec![rule.clone()], vec![rule, by_key, by_cookie]] {
+        let limiters: Vec<_> = rules.into_iter().map(|rule| Arc::new(Limiter::new(rule))).collect();
+        let work = || {
+            for n in 1..100u64 {
+                let now = Moment::from_nanos(n * 50_000_000);
+                let _first = admit_all(&limiters, who, now, |_, _| {});
+                let _second = admit_all(&limiters, who, now, |_, _| {});
+            }
+        };
+        work();
+        assert_eq!(allocations(work), 0, "{} limits", limiters.len());
+    }
+}
+
+#[test]
+fn a_request_is_counted_and_logged_without_allocations() {
+    let registry = Registry::new(1, 10, &["limited"]);
+    let (route, lane) = (registry.route("api"), Lane::worker(0));
+    let mut lines = LineBuffer::new(AccessLog::start(Target::Off, registry.log.clone()).unwrap());
+    let formats = ["combined", "json", "{client} {path} {duration}"].map(|format| Format::parse(format).unwrap());
+    let request = |n: u64, lines: &mut LineBuffer| {
+        route.at(lane).finished(200, Duration::from_millis(n), 10, 1000);
+        registry.at(lane).refusals.up(0);
+        let at = Moment::from_nanos(n * 700_000_000);
+        let client = Some("2001:db8::7".parse().unwrap());
+        lines.write(&formats[n as usize % 3], &Line { at, client, target: "/\"?x", ..Line::default() });
+    };
+    (0..60).for_each(|n| request(n, &mut lines));
+    lines.tick();
+    assert_eq!(allocations(|| (0..50).for_each(|n| request(n, &mut lines))), 0);
 }

@@ -46,11 +46,11 @@ impl Seats {
 
 /// Proof that a request was admitted; gives back what it holds when dropped, so it leaves with the response's body.
 ///
-/// **Cost**: a rate alone holds nothing.
+/// **Cost**: a rate alone holds nothing; more than two rules that count requests or connections need an allocation.
 #[derive(Debug, Default)]
 #[must_use = "what is admitted counts only as long as its permit is held"]
 pub struct Permit {
-    holds: SmallVec<[Hold; 1]>,
+    holds: SmallVec<[Hold; 2]>,
 }
 
 impl Permit {

@@ -96,7 +96,8 @@ mod tests {
     #[test]
     fn an_answer_has_one_framing_and_it_is_not_passed_on() {
         use BadResponse::*;
-        let cases: [(&[(&str, &str)], Result<(), BadResponse>); 11] = [
+        type Headers<'a> = &'a [(&'static str, &'static str)];
+        let cases: [(Headers<'_>, Result<(), BadResponse>); 11] = [
             (&[("transfer-encoding", "chunked")], Ok(())),
             (&[("transfer-encoding", "Chunked")], Ok(())),
             (&[("transfer-encoding", "chunked"), ("content-length", "5")], Err(TwoFramings)),

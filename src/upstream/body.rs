@@ -117,17 +117,14 @@ impl<B: RequestBody> Open<B> {
             Lease::Http1(link, _) => link.wire.flow(),
             Lease::Http2(stream) => stream.wire.flow(),
         };
+        if flow == Flow::Broken {
+            return BodyErrorKind::RequestBody;
+        }
         let invalid =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
-        if flow == Flow::Broken {
-            BodyErrorKind::RequestBody
-        } else if error::cause::<io::Error>(error).is_some_and(invalid) {
-            BodyErrorKind::Malformed
-        } else if error::cause::<h2::Error>(error).is_some_and(h2::Error::is_library) {
-            BodyErrorKind::Malformed
-        } else {
-            BodyErrorKind::Cut
-        }
+        let malformed = error::cause::<io::Error>(error).is_some_and(invalid)
+            || error::cause::<h2::Error>(error).is_some_and(h2::Error::is_library);
+        if malformed { BodyErrorKind::Malformed } else { BodyErrorKind::Cut }
     }
 
     /// Whether silence has lasted too long.

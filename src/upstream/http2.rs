@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
@@ -48,7 +49,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
 /// A shared connection.
 struct Shared<B: RequestBody> {
     sender: SendRequest<Outflow<B>>,
-    connection: Rc<RefCell<Driven<B>>>,
+    /// Gone once it is closed: only then hyper's sender knows that it is.
+    connection: Rc<RefCell<Option<Driven<B>>>>,
     streams: Cell<usize>,
     idle_since: Cell<Moment>,
     /// Takes no further requests.
@@ -56,9 +58,12 @@ struct Shared<B: RequestBody> {
 }
 
 impl<B: RequestBody> Shared<B> {
-    fn has_room(&self) -> bool {
-        let usable = !self.retired.get() && !self.sender.is_closed();
-        usable && self.streams.get() < self.connection.borrow().current_max_send_streams().min(STREAMS)
+    fn is_usable(&self) -> bool {
+        !self.retired.get() && !self.sender.is_closed()
+    }
+
+    fn limit(&self) -> usize {
+        self.connection.borrow().as_ref().map_or(0, |driven| driven.current_max_send_streams().min(STREAMS))
     }
 }
 
@@ -80,6 +85,8 @@ impl<B: RequestBody> Drop for Stream<B> {
 pub(super) struct Bundle<B: RequestBody> {
     connections: RefCell<Vec<Rc<Shared<B>>>>,
     opening: RefCell<Option<Rc<Opening>>>,
+    /// How many streams the upstream's latest connection allowed: what to expect of the next one until it says so itself.
+    limit: Cell<usize>,
     sweep: Rc<Sweep>,
 }
 
@@ -93,7 +100,7 @@ struct Opening {
 
 impl<B: RequestBody> Bundle<B> {
     pub(super) fn new(sweep: Rc<Sweep>) -> Self {
-        Bundle { connections: RefCell::default(), opening: RefCell::default(), sweep }
+        Bundle { connections: RefCell::default(), opening: RefCell::default(), limit: Cell::new(STREAMS), sweep }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -104,7 +111,7 @@ impl<B: RequestBody> Bundle<B> {
     pub(super) fn expire(&self, until: Moment) {
         self.connections.borrow_mut().retain(|shared| {
             let idle = shared.streams.get() == 0 && shared.idle_since.get() <= until;
-            !idle && !shared.retired.get() && !shared.sender.is_closed()
+            !idle && shared.is_usable()
         });
     }
 
@@ -117,7 +124,12 @@ impl<B: RequestBody> Bundle<B> {
     /// A place on the connection with the most room.
     fn place(&self) -> Option<Stream<B>> {
         let connections = self.connections.borrow();
-        let shared = connections.iter().filter(|shared| shared.has_room()).min_by_key(|shared| shared.streams.get())?;
+        let usable = connections.iter().filter(|shared| shared.is_usable());
+        let shared = usable.min_by_key(|shared| shared.streams.get())?;
+        self.limit.set(shared.limit());
+        if shared.streams.get() >= shared.limit() {
+            return None;
+        }
         shared.streams.set(shared.streams.get() + 1);
         Some(Stream { shared: shared.clone(), sweep: self.sweep.clone(), wire: Wire::new(self.sweep.clone()) })
     }
@@ -157,12 +169,15 @@ impl<B: RequestBody> Bundle<B> {
     async fn establish(&self, target: &Target, clock: &Deadline) -> Result<(), SendError> {
         let stream = connect(target, clock).await?;
         let io = TokioIo::new(Watched::new(stream, Wire::new(self.sweep.clone())));
-        let handshake = Builder::new(Local).max_header_list_size(HEAD_SIZE as u32).handshake(io).await;
+        let handshake = Builder::new(Local)
+            .max_header_list_size(HEAD_SIZE as u32)
+            .initial_max_send_streams(self.limit.get())
+            .handshake(io)
+            .await;
         let (sender, connection) =
             handshake.map_err(|error| SendError::new(SendErrorKind::Reset, false).because(error))?;
-        let connection = Rc::new(RefCell::new(connection));
-        let driven = connection.clone();
-        tokio::task::spawn_local(poll_fn(move |cx| Pin::new(&mut *driven.borrow_mut()).poll(cx)));
+        let connection = Rc::new(RefCell::new(Some(connection)));
+        tokio::task::spawn_local(drive(connection.clone()));
         self.connections.borrow_mut().push(Rc::new(Shared {
             sender,
             connection,
@@ -172,6 +187,17 @@ impl<B: RequestBody> Bundle<B> {
         }));
         Ok(())
     }
+}
+
+/// Drives a connection to its end.
+async fn drive<B: RequestBody>(connection: Rc<RefCell<Option<Driven<B>>>>) {
+    poll_fn(|cx| match connection.borrow_mut().as_mut() {
+        Some(driven) => Pin::new(driven).poll(cx).map(drop),
+        None => Poll::Ready(()),
+    })
+    .await;
+    let ended = connection.borrow_mut().take();
+    drop(ended);
 }
 
 struct Opened<'a> {

@@ -203,11 +203,7 @@ async fn idle_connections_age_and_are_counted() {
 
 #[tokio::test(flavor = "local")]
 async fn no_more_idle_connections_than_allowed() {
-    let address = match answering(OK).await.place {
-        Place::Tcp(address) => address,
-        Place::Unix(_) => unreachable!(),
-    };
-    let target = target(address, Pool { idle_connections: 2, ..Pool::default() });
+    let target = target(address(&*answering(OK).await), Pool { idle_connections: 2, ..Pool::default() });
     let side = side();
     let held: Vec<_> = futures_util::future::join_all((0..5).map(|_| get("/").over(&side, &target))).await;
     futures_util::future::join_all(held.into_iter().map(outcome)).await;

@@ -2,6 +2,8 @@
 
 mod answers;
 mod http1;
+mod http2;
+mod tls;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -172,6 +174,14 @@ async fn answering_once(answer: &'static str) -> Arc<Target> {
         let _ = stream.write_all(answer.as_bytes()).await;
     })
     .await
+}
+
+/// The address of a target that has one.
+fn address(target: &Target) -> SocketAddr {
+    match target.place {
+        Place::Tcp(address) => address,
+        Place::Unix(_) => panic!("not TCP"),
+    }
 }
 
 fn target(address: SocketAddr, pool: Pool) -> Arc<Target> {

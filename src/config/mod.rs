@@ -14,8 +14,10 @@ mod node;
 mod out;
 mod place;
 mod problem;
+mod reference;
 mod secret;
 mod section;
+mod show;
 mod source;
 mod surroundings;
 mod value;
@@ -28,6 +30,8 @@ pub use model::Config;
 pub use out::{HIDDEN, Secrets};
 pub use place::{At, Places};
 pub use problem::{Problem, Severity};
+pub use reference::reference;
+pub use show::{defaults, show};
 pub use source::{Place, Source};
 pub use surroundings::{Disk, Memory, Surroundings};
 
@@ -96,20 +100,21 @@ fn build(loaded: native::Loaded, surroundings: &dyn Surroundings) -> Outcome {
     Outcome { config, problems, places, files, folders }
 }
 
-/// Every section of the configuration, the whole first.
+/// Every section of the configuration, each before its parts, the whole first.
 fn schemas() -> Vec<Schema> {
-    let mut schemas = vec![Config::schema()];
-    let mut next = 0;
-    while next < schemas.len() {
-        let parts: Vec<Schema> =
-            schemas[next].keys.iter().filter_map(|key| key.section.map(|(_, schema)| schema())).collect();
-        for part in parts {
-            if !schemas.iter().any(|known| known.path == part.path) {
-                schemas.push(part);
-            }
+    fn visit(schema: Schema, schemas: &mut Vec<Schema>) {
+        if schemas.iter().any(|known| known.path == schema.path) {
+            return;
         }
-        next += 1;
+        let parts: Vec<fn() -> Schema> =
+            schema.keys.iter().filter_map(|key| key.section.map(|(_, part)| part)).collect();
+        schemas.push(schema);
+        for part in parts {
+            visit(part(), schemas);
+        }
     }
+    let mut schemas = Vec::new();
+    visit(Config::schema(), &mut schemas);
     schemas
 }
 

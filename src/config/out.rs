@@ -6,6 +6,8 @@ pub(crate) enum Out {
     Text(String),
     /// A text that is only shown where secrets may be.
     Secret(String),
+    /// A text in which `${name}` is what a regular expression caught.
+    Capturing(String),
     Integer(i64),
     Bool(bool),
     List(Vec<Out>),
@@ -33,11 +35,9 @@ impl Out {
     /// The value in one line.
     pub(crate) fn inline(&self, secrets: Secrets) -> String {
         match self {
-            Out::Text(text) => quote(&escape(text)),
-            Out::Secret(text) => match secrets {
-                Secrets::Shown => quote(&escape(text)),
-                Secrets::Hidden => quote(HIDDEN),
-            },
+            Out::Secret(_) if secrets == Secrets::Hidden => quote(HIDDEN),
+            Out::Text(text) | Out::Secret(text) => quote(&escape(text, |_| true)),
+            Out::Capturing(text) => quote(&escape(text, |name| !is_capture(name))),
             Out::Integer(number) => number.to_string(),
             Out::Bool(flag) => flag.to_string(),
             Out::List(items) => {
@@ -60,9 +60,31 @@ pub(crate) fn bare(key: &str) -> String {
     if plain { key.to_owned() } else { quote(key) }
 }
 
-/// `${` starts a variable when it is read back.
-fn escape(text: &str) -> String {
-    text.replace("${", "$${")
+/// Whether a text at this way through the tables may use what a regular expression caught, as `${name}`.
+pub(crate) fn takes_captures(way: &[&str]) -> bool {
+    matches!(way, [.., "rewrite" | "redirect", _] | [.., "redirect"])
+}
+
+/// Whether the name in `${name}` is a capture's, where there are any: variables start with a capital or an underscore.
+pub(crate) fn is_capture(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+}
+
+/// Keeps `${` from being taken for a variable when it is read back, where what follows it would be.
+fn escape(text: &str, variable: impl Fn(&str) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, behind) = rest.split_at(at);
+        out.push_str(before);
+        // Behind a dollar it would read as an escape itself.
+        if before.ends_with('$') || variable(&behind[2..]) {
+            out.push('$');
+        }
+        out.push_str("${");
+        rest = &behind[2..];
+    }
+    out + rest
 }
 
 /// A string as TOML: with the quotes that leave it most readable, always in one line.

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::variable::{Filled, fill};
 use crate::config::node::{Entry, Kind, Node};
+use crate::config::out::takes_captures;
 use crate::config::problem::Problem;
 use crate::config::secret::is_secret;
 use crate::config::source::{Place, Source};
@@ -94,9 +95,7 @@ impl Planter<'_> {
     }
 
     fn text(&mut self, text: &str, place: &Place, way: &[&str]) -> Kind {
-        // What a regular expression caught is written as variables are: `${name}`.
-        let captures = matches!(way, [.., "rewrite" | "redirect", _] | [.., "redirect"]);
-        match fill(text, captures, |name| self.surroundings.variable(name)) {
+        match fill(text, takes_captures(way), |name| self.surroundings.variable(name)) {
             Filled::Plain => Kind::Text { text: text.to_owned(), filled: false },
             Filled::Text(text) => Kind::Text { text, filled: true },
             Filled::Wrong(why) => {

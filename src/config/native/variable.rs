@@ -1,5 +1,7 @@
 //! `${NAME}` and `${NAME:-default}` in strings, filled in from the environment.
 
+use crate::config::out::is_capture;
+
 /// A string with its variables filled in, or what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Filled {
@@ -34,7 +36,7 @@ pub(super) fn fill(text: &str, captures: bool, variable: impl Fn(&str) -> Option
             return Filled::Wrong("expected `}` to close the variable; a plain `${` is written `$${`".to_owned());
         };
         rest = after;
-        if captures && inside.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()) {
+        if captures && is_capture(inside) {
             out.push_str(&format!("${{{inside}}}"));
             continue;
         }

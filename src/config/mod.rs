@@ -7,6 +7,10 @@
 //! Nothing here opens a file by itself, reads a clock or changes what runs: the world comes in as [`Surroundings`].
 //! Why not one struct with serde attributes for text and runtime: see `section.rs`.
 
+mod check;
+mod command;
+#[cfg(test)]
+mod golden;
 pub mod model;
 mod native;
 mod near;
@@ -26,16 +30,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use command::{Answer, check, show_file};
 pub use model::Config;
 pub use out::{HIDDEN, Secrets};
 pub use place::{At, Places};
-pub use problem::{Problem, Severity};
+pub use problem::{Problem, Severity, render};
 pub use reference::reference;
 pub use show::{defaults, show};
 pub use source::{Place, Source};
 pub use surroundings::{Disk, Memory, Surroundings};
 
-use section::{Reader, Report, Schema, Section};
+use section::{Reader, Report, Schema, Section as _};
 
 /// What came of reading a configuration.
 #[derive(Debug)]
@@ -81,20 +86,26 @@ pub fn read_text(name: &str, text: &str, surroundings: &dyn Surroundings) -> Out
 }
 
 fn build(loaded: native::Loaded, surroundings: &dyn Surroundings) -> Outcome {
-    let native::Loaded { entries, start, mut files, folders, mut problems, torn } = loaded;
+    let native::Loaded { entries, starts, mut files, folders, mut problems, torn } = loaded;
     let mut places = Places::default();
     let mut config = None;
-    if let Some(start) = start {
-        let node = node::Node { place: start, kind: node::Kind::Table(entries) };
+    if let Some(start) = starts.first() {
+        let node = node::Node { place: start.clone(), kind: node::Kind::Table(entries) };
         let mut reader = Reader { places: &mut places, problems: &mut problems };
         config = reader.section::<Config>(&node, &At::root());
     }
     if let Some(config) = &config {
-        let mut report = Report { places: &places, problems: Vec::new() };
-        config.examine_entries(&At::root(), &mut report);
-        problems.append(&mut report.problems);
+        let report = Report { places: &places, problems: Vec::new() };
+        let mut check = check::Check { config, surroundings, report, files: BTreeSet::new(), torn };
+        check.run();
+        problems.append(&mut check.report.problems);
+        files.append(&mut check.files);
     }
-    let _ = (&mut files, torn, surroundings);
+    let number = |place: &Place| starts.iter().position(|start| Arc::ptr_eq(start.source(), place.source()));
+    problems.sort_by_key(|problem| {
+        // What is about no place in particular comes last.
+        problem.place.as_ref().map_or((usize::MAX, 0), |place| (number(place).unwrap_or(usize::MAX), place.start()))
+    });
     let refused = problems.iter().any(Problem::is_error);
     let config = config.filter(|_| !refused).map(Arc::new);
     Outcome { config, problems, places, files, folders }

@@ -23,6 +23,7 @@ const TRANSLATIONS: &[(&str, &str)] = &[
     ("ip_hash", "hash"),
     ("listen", "bind"),
     ("location", "route"),
+    ("location", "path"),
     ("maxconn", "max_connections"),
     ("max_conns", "max_connections"),
     ("maxconns", "max_connections"),
@@ -51,12 +52,17 @@ pub(crate) fn nearest<'a>(wrong: &str, words: impl IntoIterator<Item = &'a str>)
     if let Some(word) = translated.into_iter().find_map(|ours| words.iter().find(|word| **word == ours)) {
         return Some(word);
     }
-    words
-        .iter()
-        .map(|word| (strsim::damerau_levenshtein(&plain, &fold(word)), *word))
-        .filter(|(distance, word)| *distance <= (plain.len().min(word.len()) / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, word)| word)
+    let near = words.iter().filter_map(|word| Some((slips(&plain, word)?, *word)));
+    // A slip in a word of another proxy.
+    let translated = TRANSLATIONS.iter().filter(|(_, ours)| words.contains(ours));
+    let translated = translated.filter_map(|(theirs, ours)| Some((slips(&plain, theirs)?, *ours)));
+    near.chain(translated).min_by_key(|(slips, _)| *slips).map(|(_, word)| word)
+}
+
+/// How many slips of the hand lead from one word to another, if they are few for its length.
+fn slips(wrong: &str, word: &str) -> Option<usize> {
+    let slips = strsim::damerau_levenshtein(wrong, &fold(word));
+    (slips <= (wrong.len().min(word.len()) / 3).max(1)).then_some(slips)
 }
 
 /// Case and the kind of dash do not tell words apart.
@@ -85,6 +91,7 @@ mod tests {
             ("upstream", Some("pool")),
             ("listen", Some("bind")),
             ("location", Some("route")),
+            ("locaton", Some("route")),
             ("maxconn", Some("max_connections")),
             ("zebra", None),
             ("", None),

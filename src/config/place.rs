@@ -2,8 +2,9 @@
 //!
 //! Every reader of a configuration language fills one; the checks, which see only the model, point at the text through it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 
 use super::source::Place;
 
@@ -54,12 +55,6 @@ impl At {
         cuts.push(self.text.len());
         At { text: format!("{}{more}", self.text), cuts }
     }
-
-    /// Whether this is `other` or a part of it.
-    fn within(&self, other: &At) -> bool {
-        other.text.is_empty()
-            || self.text.strip_prefix(&other.text).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    }
 }
 
 impl fmt::Display for At {
@@ -71,9 +66,9 @@ impl fmt::Display for At {
 /// Where each part of a configuration stands.
 #[derive(Debug, Default)]
 pub struct Places {
-    known: HashMap<At, Known>,
+    known: BTreeMap<String, Known>,
     /// Parts that could not be read, so that nothing is reported that only follows from that.
-    failed: Vec<At>,
+    failed: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -85,12 +80,12 @@ struct Known {
 impl Places {
     /// Notes where a part stands: its key, and its value.
     pub fn note(&mut self, at: At, key: Place, value: Place) {
-        self.known.insert(at, Known { key, value });
+        self.known.insert(at.text, Known { key, value });
     }
 
     /// Where its key stands.
     pub fn key(&self, at: &At) -> Option<Place> {
-        self.known.get(at).map(|known| known.key.clone())
+        self.known.get(at.as_str()).map(|known| known.key.clone())
     }
 
     /// Where its key stands, or else what it is a part of.
@@ -106,7 +101,7 @@ impl Places {
     fn nearest(&self, at: &At) -> Option<&Known> {
         let mut at = at.clone();
         loop {
-            if let Some(known) = self.known.get(&at) {
+            if let Some(known) = self.known.get(at.as_str()) {
                 return Some(known);
             }
             at = at.parent()?;
@@ -115,40 +110,101 @@ impl Places {
 
     /// Where its value stands.
     pub fn value(&self, at: &At) -> Option<Place> {
-        self.known.get(at).map(|known| known.value.clone())
+        self.known.get(at.as_str()).map(|known| known.value.clone())
     }
 
     /// Whether it was written at all.
     pub fn has(&self, at: &At) -> bool {
-        self.known.contains_key(at)
+        self.known.contains_key(at.as_str())
     }
 
     /// Forgets a part and what is in it.
     pub(crate) fn forget(&mut self, at: &At) {
-        self.known.retain(|known, _| !known.within(at));
+        self.known.remove(at.as_str());
+        for range in inside(at) {
+            let parts: Vec<String> = self.known.range(range).map(|(part, _)| part.clone()).collect();
+            for part in parts {
+                self.known.remove(&part);
+            }
+        }
+    }
+
+    /// Finds a part and what is in it under another way from now on.
+    pub(crate) fn rename(&mut self, from: &At, to: &At) {
+        if from == to {
+            return;
+        }
+        let mut parts: Vec<String> = vec![from.text.clone()];
+        for range in inside(from) {
+            parts.extend(self.known.range(range).map(|(part, _)| part.clone()));
+        }
+        for part in parts {
+            if let Some(known) = self.known.remove(&part) {
+                self.known.insert(format!("{to}{}", &part[from.text.len()..]), known);
+            }
+        }
     }
 
     /// Notes that a part could not be read.
     pub fn fail(&mut self, at: At) {
-        self.failed.push(at);
+        self.failed.insert(at.text);
     }
 
     /// Whether a part, or anything in it, could not be read.
     pub fn failed(&self, at: &At) -> bool {
-        self.failed.iter().any(|failed| failed.within(at) || at.within(failed))
+        let above = at.cuts.iter().any(|cut| self.failed.contains(&at.text[..*cut]));
+        above
+            || self.failed.contains(at.as_str())
+            || inside(at).into_iter().any(|range| self.failed.range(range).next().is_some())
     }
+}
+
+/// The texts of all parts of a part: those that go on with a dot, and those that go on with a bracket.
+fn inside(at: &At) -> [Range<String>; 2] {
+    let from = |start: char, end: char| format!("{at}{start}")..format!("{at}{end}");
+    // The characters that follow `.` and `[`.
+    [from('.', '/'), from('[', '\\')]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::config::source::Source;
 
     #[test]
     fn ways_are_written_as_people_write_them() {
         let at = At::root().key("pool").key("my pool").key("upstreams").index(2).key("weight");
         assert_eq!(at.as_str(), "pool.\"my pool\".upstreams[2].weight");
         assert_eq!(at.parent().and_then(|at| at.parent()).unwrap().as_str(), "pool.\"my pool\".upstreams");
-        assert!(at.within(&At::root().key("pool")));
-        assert!(!At::root().key("pools").within(&At::root().key("pool")));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_known_from_above_and_below() {
+        let pool = At::root().key("pool");
+        let mut places = Places::default();
+        places.fail(pool.key("a").key("upstreams").index(1));
+        for at in [pool.clone(), pool.key("a"), pool.key("a").key("upstreams")] {
+            assert!(places.failed(&at), "{at}");
+        }
+        assert!(places.failed(&pool.key("a").key("upstreams").index(1).key("weight")));
+        for at in [pool.key("ab"), pool.key("a-b"), pool.key("a").key("balance"), At::root().key("pools")] {
+            assert!(!places.failed(&at), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_forgotten_part_takes_its_parts_along() {
+        let source = Arc::new(Source::new("a.toml", "/", "x"));
+        let place = Place::new(&source, 0..1);
+        let list = At::root().key("list");
+        let mut places = Places::default();
+        for at in [list.index(1), list.index(1).key("a"), list.index(10), list.index(1).key("b").index(0)] {
+            places.note(at, place.clone(), place.clone());
+        }
+        places.forget(&list.index(1));
+        assert!(!places.has(&list.index(1)) && !places.has(&list.index(1).key("a")));
+        assert!(places.has(&list.index(10)));
     }
 }

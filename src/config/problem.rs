@@ -88,6 +88,8 @@ impl Problem {
         let mut group = annotate_snippets::Group::with_title(level.primary_title(one_line(&self.message)));
         if let Some(place) = &self.place {
             group = group.element(snippet(place, AnnotationKind::Primary, &self.label));
+        } else if !self.label.is_empty() {
+            group = group.element(Level::NOTE.message(one_line(&self.label)));
         }
         for (place, label) in &self.others {
             group = group.element(snippet(place, AnnotationKind::Context, label));
@@ -112,6 +114,34 @@ impl fmt::Display for Problem {
         }
         Ok(())
     }
+}
+
+/// The problems as a person is shown them, one below the other, and how many there are.
+///
+/// **Bounds**: after a hundred the rest is only counted; nobody reads on, and the first are the ones to mend.
+pub fn render(problems: &[Problem], color: bool) -> String {
+    const SHOWN: usize = 100;
+    let mut text = String::new();
+    for problem in problems.iter().take(SHOWN) {
+        text.push_str(&problem.render(color));
+        text.push_str("\n\n");
+    }
+    if problems.len() > SHOWN {
+        text.push_str(&format!("… and {} more\n\n", problems.len() - SHOWN));
+    }
+    let errors = problems.iter().filter(|problem| problem.is_error()).count();
+    let count = |count: usize, what: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        _ => Some(format!("{count} {what}s")),
+    };
+    let counts: Vec<String> =
+        [count(errors, "error"), count(problems.len() - errors, "warning")].into_iter().flatten().collect();
+    if !counts.is_empty() {
+        text.push_str(&counts.join(", "));
+        text.push('\n');
+    }
+    text
 }
 
 fn snippet<'a>(

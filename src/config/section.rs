@@ -124,7 +124,9 @@ impl Reader<'_> {
 
     /// The value is of the right kind but cannot be used.
     pub(crate) fn bad_value(&mut self, node: &Node, at: &At, why: impl Into<String>) {
-        self.problems.push(Problem::error(Some(node.place.clone()), format!("bad value for `{at}`")).label(why));
+        if !matches!(node.kind, Kind::Broken) {
+            self.problems.push(Problem::error(Some(node.place.clone()), format!("bad value for `{at}`")).label(why));
+        }
         self.places.fail(at.clone());
     }
 
@@ -148,7 +150,8 @@ impl Reader<'_> {
     }
 
     fn unknown_keys<T: Section>(&mut self, entries: &[Entry], at: &At) {
-        for entry in entries.iter().filter(|entry| !T::KEYS.contains(&entry.key.as_str())) {
+        let known = |entry: &&Entry| T::KEYS.contains(&entry.key.as_str()) || matches!(entry.node.kind, Kind::Broken);
+        for entry in entries.iter().filter(|entry| !known(entry)) {
             self.unknown_key(&entry.key, &entry.place, at, T::KEYS);
         }
     }
@@ -191,21 +194,37 @@ impl Reader<'_> {
     }
 }
 
-/// Examines a model that has been read, from whatever language, and gathers what is wrong with it.
+/// Gathers what is wrong with a model that has been read, from whatever language.
 pub(crate) struct Report<'a> {
     pub(crate) places: &'a Places,
     pub(crate) problems: Vec<Problem>,
 }
 
 impl Report<'_> {
-    /// An error in the value at a place.
+    /// An error in a value.
     pub(crate) fn error(&mut self, at: &At, message: impl Into<String>, label: impl Into<String>) {
         self.problems.push(Problem::error(self.places.nearest_value(at), message).label(label));
     }
 
-    /// A value outside its bounds.
-    pub(crate) fn out_of_bounds(&mut self, at: &At, bounds: &str) {
-        self.error(at, format!("impossible value for `{at}`"), format!("expected {bounds}"));
+    /// An error about a key as a whole.
+    pub(crate) fn error_at_key(&mut self, at: &At, message: impl Into<String>, label: impl Into<String>) {
+        self.problems.push(Problem::error(self.places.nearest_key(at), message).label(label));
+    }
+
+    /// A warning about a value.
+    pub(crate) fn warning(&mut self, at: &At, message: impl Into<String>, label: impl Into<String>) {
+        self.problems.push(Problem::warning(self.places.nearest_value(at), message).label(label));
+    }
+
+    /// A warning about a key as a whole.
+    pub(crate) fn warning_at_key(&mut self, at: &At, message: impl Into<String>, label: impl Into<String>) {
+        self.problems.push(Problem::warning(self.places.nearest_key(at), message).label(label));
+    }
+
+    /// An error between two values: the second, and the first that it does not go with.
+    pub(crate) fn clash(&mut self, at: &At, first: &At, message: impl Into<String>, labels: [&str; 2]) {
+        let problem = Problem::error(self.places.nearest_value(at), message).label(labels[1]);
+        self.problems.push(problem.also(self.places.nearest_value(first), labels[0]));
     }
 }
 
@@ -330,7 +349,8 @@ macro_rules! section {
                 $(
                     let here = at.key(stringify!($key));
                     $(if !$crate::config::section::Bounded::within(&self.$key, &($bounds)) {
-                        report.out_of_bounds(&here, &$crate::config::section::bounds_words::<$ty>(&($bounds)));
+                        let bounds = $crate::config::section::bounds_words::<$ty>(&($bounds));
+                        report.error(&here, format!("impossible value for `{here}`"), format!("expected {bounds}"));
                     })?
                     $crate::config::section::Value::examine(&self.$key, &here, report);
                 )*
@@ -353,7 +373,8 @@ macro_rules! section {
             }
 
             fn write(&self) -> Option<$crate::config::out::Out> {
-                Some($crate::config::out::Out::Table($crate::config::section::Section::write_entries(self)))
+                let entries = $crate::config::section::Section::write_entries(self);
+                (!entries.is_empty()).then_some($crate::config::out::Out::Table(entries))
             }
 
             fn examine(&self, at: &$crate::config::place::At, report: &mut $crate::config::section::Report<'_>) {

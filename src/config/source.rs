@@ -49,6 +49,24 @@ impl Source {
         start..start + text.strip_suffix('\r').unwrap_or(text).len()
     }
 
+    /// Where the line that holds a byte starts.
+    pub(crate) fn start_of_line(&self, at: usize) -> usize {
+        self.line(self.line_of(at)).start
+    }
+
+    /// Where the line of the table header that a byte is under starts, if there is one; it may be its own line.
+    pub(crate) fn header_above(&self, at: usize) -> Option<usize> {
+        let above = (0..=self.line_of(at)).rev().map(|number| self.line(number));
+        above.into_iter().find(|line| self.text[line.clone()].trim_start().starts_with('[')).map(|line| line.start)
+    }
+
+    /// An earlier line that reads like the one that holds a byte.
+    pub(crate) fn same_line_before(&self, at: usize) -> Option<Range<usize>> {
+        let number = self.line_of(at);
+        let text = |line: Range<usize>| self.text[line].trim();
+        (0..number).map(|number| self.line(number)).find(|line| text(line.clone()) == text(self.line(number)))
+    }
+
     fn floor(&self, at: usize) -> usize {
         let mut at = at.min(self.text.len());
         while !self.text.is_char_boundary(at) {

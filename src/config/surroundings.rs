@@ -23,6 +23,9 @@ pub trait Surroundings {
     /// The path from the root of the file system.
     fn absolute(&self, path: &Path) -> PathBuf;
 
+    /// One path for all the paths that lead to a file, to know it again.
+    fn identity(&self, path: &Path) -> PathBuf;
+
     /// The date, for certificates that have expired.
     fn now(&self) -> SystemTime;
 }
@@ -60,7 +63,11 @@ impl Surroundings for Disk {
     }
 
     fn absolute(&self, path: &Path) -> PathBuf {
-        tidy(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+        std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+    }
+
+    fn identity(&self, path: &Path) -> PathBuf {
+        std::fs::canonicalize(path).unwrap_or_else(|_| self.absolute(path))
     }
 
     fn now(&self) -> SystemTime {
@@ -115,17 +122,25 @@ impl Surroundings for Memory {
     }
 
     fn absolute(&self, path: &Path) -> PathBuf {
-        tidy(&Path::new("/").join(path))
+        // There are no symbolic links here, so `..` can be taken by its word.
+        let mut whole = PathBuf::from("/");
+        for part in path.components() {
+            match part {
+                Component::ParentDir => drop(whole.pop()),
+                Component::Normal(name) => whole.push(name),
+                _ => {}
+            }
+        }
+        whole
+    }
+
+    fn identity(&self, path: &Path) -> PathBuf {
+        self.absolute(path)
     }
 
     fn now(&self) -> SystemTime {
         self.now
     }
-}
-
-/// Without `.` parts. `..` stays: through a symbolic link it leads elsewhere than the text says.
-fn tidy(path: &Path) -> PathBuf {
-    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 /// Why a file could not be read, in a few words.

@@ -20,8 +20,8 @@ use crate::config::surroundings::{Surroundings, read_error};
 pub(crate) struct Loaded {
     /// The merged tables.
     pub(crate) entries: Vec<Entry>,
-    /// The start of the main file.
-    pub(crate) start: Option<Place>,
+    /// The start of each file, in the order in which they were read.
+    pub(crate) starts: Vec<Place>,
     /// Every file that was read, or should have been.
     pub(crate) files: BTreeSet<PathBuf>,
     /// Folders that a new file would be included from.
@@ -34,6 +34,8 @@ pub(crate) struct Loaded {
 struct Loader<'a> {
     surroundings: &'a dyn Surroundings,
     loaded: Loaded,
+    /// The files that were read, by their identity: each is read once.
+    seen: BTreeSet<PathBuf>,
     /// The files being read, each included by the one before it.
     stack: Vec<PathBuf>,
 }
@@ -42,13 +44,13 @@ struct Loader<'a> {
 pub(crate) fn load(name: &str, text: Option<&str>, surroundings: &dyn Surroundings) -> Loaded {
     let loaded = Loaded {
         entries: Vec::new(),
-        start: None,
+        starts: Vec::new(),
         files: BTreeSet::new(),
         folders: BTreeSet::new(),
         problems: Vec::new(),
         torn: false,
     };
-    let mut loader = Loader { surroundings, loaded, stack: Vec::new() };
+    let mut loader = Loader { surroundings, loaded, seen: BTreeSet::new(), stack: Vec::new() };
     let path = surroundings.absolute(Path::new(name));
     match text {
         Some(text) => loader.text(name, &path, text),
@@ -59,7 +61,8 @@ pub(crate) fn load(name: &str, text: Option<&str>, surroundings: &dyn Surroundin
 
 impl Loader<'_> {
     fn file(&mut self, name: &str, path: &Path, wanted: Option<&Place>) {
-        if !self.loaded.files.insert(path.to_owned()) {
+        self.loaded.files.insert(path.to_owned());
+        if !self.seen.insert(self.surroundings.identity(path)) {
             return;
         }
         let bytes = self.surroundings.read(path).map_err(|error| read_error(&error));
@@ -71,8 +74,7 @@ impl Loader<'_> {
             Err(why) => {
                 let message = format!("cannot read the configuration file `{name}`");
                 let problem = Problem::error(wanted.cloned(), message);
-                // Without a place there is no label to be seen.
-                self.loaded.problems.push(if wanted.is_some() { problem.label(why) } else { problem.help(why) });
+                self.loaded.problems.push(problem.label(why));
                 self.loaded.torn = true;
             }
         }
@@ -80,12 +82,14 @@ impl Loader<'_> {
 
     fn text(&mut self, name: &str, path: &Path, text: &str) {
         self.loaded.files.insert(path.to_owned());
+        let identity = self.surroundings.identity(path);
+        self.seen.insert(identity.clone());
         let (table, errors) = DeTable::parse_recoverable(text);
         let table = table.get_ref();
-        let shown = tree::blot(text, &tree::secrets(table));
+        let shown = tree::blot(text, &tree::secrets(text, table, !errors.is_empty()));
         let folder = path.parent().unwrap_or(Path::new("/"));
         let source = Arc::new(Source::new(name, folder, shown));
-        self.loaded.start.get_or_insert_with(|| Place::new(&source, 0..0));
+        self.loaded.starts.push(Place::new(&source, 0..0));
 
         let mut problems = syntax::problems(&source, table, &errors);
         self.loaded.torn |= !errors.is_empty();
@@ -100,7 +104,7 @@ impl Loader<'_> {
             self.merge(entry);
         }
         if let Some(include) = include {
-            self.stack.push(path.to_owned());
+            self.stack.push(identity);
             self.include(&include.node, name, folder);
             self.stack.pop();
         }
@@ -135,7 +139,7 @@ impl Loader<'_> {
         let whole = folder.join(pattern);
         if !pattern.contains(['*', '?', '[']) {
             let path = self.surroundings.absolute(&whole);
-            return match self.loop_of(&path) {
+            return match self.loop_of(&self.surroundings.identity(&path)) {
                 Some(way) => {
                     let problem = Problem::error(Some(place.clone()), "a file includes itself").label(way);
                     self.loaded.problems.push(problem);
@@ -149,7 +153,7 @@ impl Loader<'_> {
             Ok(paths) => paths
                 .iter()
                 .map(|path| self.surroundings.absolute(path))
-                .filter(|path| !self.stack.contains(path))
+                .filter(|path| !self.stack.contains(&self.surroundings.identity(path)))
                 .collect::<Vec<_>>()
                 .iter()
                 .for_each(|path| self.file(&shown(path), path, Some(place))),

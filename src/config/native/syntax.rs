@@ -12,9 +12,11 @@ use crate::config::source::{Place, Source};
 /// The problems of a document, in its order: one for each line, none that only follows from a bracket left open.
 pub(super) fn problems(source: &Arc<Source>, table: &DeTable<'_>, errors: &[toml::de::Error]) -> Vec<Problem> {
     let mut open = None;
-    if let Some(unclosed) = errors.iter().find(|error| error.message().starts_with("unclosed")) {
-        let end = unclosed.span().map_or(usize::MAX, |span| span.start);
-        open = first_open(table, end);
+    let unclosed = |error: &&toml::de::Error| {
+        error.message().starts_with("unclosed array,") || error.message().starts_with("unclosed inline table")
+    };
+    if let Some(end) = errors.iter().find(unclosed).and_then(toml::de::Error::span) {
+        open = first_open(table, end.start);
     }
     let mut told: Vec<(Range<usize>, Problem)> = Vec::new();
     if let Some(span) = &open {
@@ -23,6 +25,7 @@ pub(super) fn problems(source: &Arc<Source>, table: &DeTable<'_>, errors: &[toml
     }
     let mut errors: Vec<_> = errors.iter().filter_map(|error| Some((error.span()?, error.message()))).collect();
     errors.sort_by_key(|(span, _)| span.start);
+    let mut headers = Vec::new();
     for (span, message) in errors {
         let place = Place::new(source, span.clone());
         let follows = open.as_ref().is_some_and(|open| open.start <= span.start);
@@ -31,7 +34,15 @@ pub(super) fn problems(source: &Arc<Source>, table: &DeTable<'_>, errors: &[toml
             continue;
         }
         let problem = match message {
-            "duplicate key" => duplicate(source, table, place, &span),
+            // What is in a table that is there twice may be there twice too.
+            "duplicate key" if headers.contains(&source.header_above(span.start)) => continue,
+            "duplicate key" => {
+                let header = source.header_above(span.start);
+                if header == Some(source.start_of_line(span.start)) {
+                    headers.push(header);
+                }
+                duplicate(source, table, place, &span)
+            }
             _ => syntax(place, in_words(message)),
         };
         told.push((span, problem));
@@ -75,17 +86,15 @@ fn open_value(value: &Spanned<DeValue<'_>>, end: usize) -> Option<Range<usize>> 
 
 fn duplicate(source: &Arc<Source>, table: &DeTable<'_>, place: Place, span: &Range<usize>) -> Problem {
     let (line, range) = place.excerpt();
-    let header = line.trim_start().starts_with('[').then(|| line.trim());
-    let mut earlier = Vec::new();
-    let key = line.get(range).unwrap_or_default();
-    let key = key.trim_matches(['"', '\'']);
-    keys(table, key, span.start, &mut earlier);
-    let places = earlier.iter().map(|span| Place::new(source, span.clone()));
-    // The nearest one before it, but for a header the one that reads alike.
-    let first = match header {
-        Some(header) => places.into_iter().rev().find(|place| place.excerpt().0.trim() == header),
-        None => places.into_iter().next_back(),
+    let key = line.get(range).unwrap_or_default().trim_matches(['"', '\'']);
+    let first = if line.trim_start().starts_with('[') {
+        source.same_line_before(span.start)
+    } else {
+        let mut earlier = Vec::new();
+        keys(table, key, span.start, &mut earlier);
+        earlier.pop()
     };
+    let first = first.map(|span| Place::new(source, span));
     Problem::error(Some(place.clone()), format!("duplicate key `{key}`")).label("again here").also(first, "first here")
 }
 

@@ -14,11 +14,24 @@ use crate::config::secret::is_secret;
 use crate::config::source::{Place, Source};
 use crate::config::surroundings::Surroundings;
 
-/// The places of secrets in a document.
-pub(super) fn secrets(table: &DeTable<'_>) -> Vec<Range<usize>> {
+/// The places of secrets in a document; where it is broken, also of what only looks like one.
+pub(super) fn secrets(text: &str, table: &DeTable<'_>, broken: bool) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     find_secrets(table, &mut Vec::new(), &mut found);
+    if broken {
+        let words = text.match_indices("token").chain(text.match_indices("uthorization"));
+        found.extend(words.filter_map(|(at, word)| value_behind(text, at + word.len())));
+    }
     found
+}
+
+/// The rest of a line behind a key and `=`.
+fn value_behind(text: &str, key_end: usize) -> Option<Range<usize>> {
+    let rest = &text[key_end..];
+    let line = &rest[..rest.find('\n').unwrap_or(rest.len())];
+    let value = line.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=')?.trim_start();
+    let end = key_end + line.len();
+    Some(end - value.len()..end)
 }
 
 fn find_secrets<'t>(table: &'t DeTable<'_>, way: &mut Vec<&'t str>, found: &mut Vec<Range<usize>>) {

@@ -66,12 +66,16 @@ impl<T: Value> Value for Vec<T> {
         };
         // Elements that cannot be read have been reported; the others are kept, so that they are checked too.
         let mut values = Vec::with_capacity(items.len());
-        for item in items {
-            let at = at.index(values.len());
-            reader.places.note(at.clone(), item.place.clone(), item.place.clone());
-            match T::read(item, &at, reader) {
-                Some(value) => values.push(value),
-                None => reader.places.forget(&at),
+        for (index, item) in items.iter().enumerate() {
+            // Problems are told by the place in the text, what was read is found by the place in the model.
+            let (written, kept) = (at.index(index), at.index(values.len()));
+            reader.places.note(written.clone(), item.place.clone(), item.place.clone());
+            match T::read(item, &written, reader) {
+                Some(value) => {
+                    values.push(value);
+                    reader.places.rename(&written, &kept);
+                }
+                None => reader.places.forget(&written),
             }
         }
         Some(values)

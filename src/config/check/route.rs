@@ -1,0 +1,235 @@
+//! Routes: one action each, and everything about them that goes together.
+
+use std::collections::BTreeMap;
+
+use super::Check;
+use crate::config::model::{Except, HeaderEdit, Limit, Redirect, Respond, Rewrite, Route, Split, TimeoutOverride};
+use crate::config::place::At;
+use crate::config::section::list_words;
+use crate::route::{PathPattern, ValuePattern};
+
+/// The keys that say what a route does.
+const ACTIONS: [&str; 4] = ["pool", "split", "redirect", "respond"];
+
+impl Check<'_> {
+    pub(super) fn routes(&mut self) {
+        for (index, route) in self.config.route.iter().enumerate() {
+            let at = At::root().key("route").index(index);
+            self.action(route, &at);
+            self.matching(route, &at);
+            if let Some(except) = &route.except {
+                self.except(except, &at.key("except"));
+            }
+            self.split(&route.split, &at.key("split"));
+            if let Some(redirect) = &route.redirect {
+                self.redirect(redirect, &at.key("redirect"));
+            }
+            if let Some(respond) = &route.respond {
+                self.respond(respond, &at.key("respond"));
+            }
+            if let Some(rewrite) = &route.rewrite {
+                self.rewrite(rewrite, route, &at.key("rewrite"));
+            }
+            self.header_edit(&route.request_headers, &at.key("request_headers"));
+            self.header_edit(&route.response_headers, &at.key("response_headers"));
+            for (index, limit) in route.limit.iter().enumerate() {
+                self.limit(limit, &at.key("limit").index(index));
+            }
+            if let Some(retry) = &route.retry {
+                self.statuses(&retry.statuses, &at.key("retry"));
+            }
+            self.error_pages(&at.key("error_pages"), &route.error_pages);
+        }
+    }
+
+    fn action(&mut self, route: &Route, at: &At) {
+        let set = [route.pool.is_some(), !route.split.is_empty(), route.redirect.is_some(), route.respond.is_some()];
+        let set: Vec<&str> = ACTIONS.into_iter().zip(set).filter(|(_, set)| *set).map(|(key, _)| key).collect();
+        if self.failed(at) {
+            return;
+        }
+        match set.as_slice() {
+            [] => {
+                let label = "expected one of `pool`, `split`, `redirect` and `respond`";
+                self.report.error(at, "the route does not say what to do", label);
+            }
+            [_] => {}
+            [first, second, ..] => {
+                let message = format!("the route has {}, but only one of them can be done", list_words(&set));
+                self.report.clash(&at.key(second), &at.key(first), message, ["this", "or this"]);
+            }
+        }
+        if route.pool.is_some() || !route.split.is_empty() || set.is_empty() {
+            return;
+        }
+        let set = [
+            ("rewrite", route.rewrite.is_some()),
+            ("retry", route.retry.is_some()),
+            ("timeout", route.timeout != TimeoutOverride::default()),
+            ("intercept_errors", route.intercept_errors),
+            ("request_headers", route.request_headers != HeaderEdit::default()),
+        ];
+        self.no_effect(at, &set, "it is for requests that go to a pool");
+    }
+
+    fn matching(&mut self, route: &Route, at: &At) {
+        for (index, method) in route.method.iter().enumerate() {
+            self.method(&at.key("method").index(index), method);
+        }
+        self.conditions(&route.header, &at.key("header"), true);
+        self.conditions(&route.query, &at.key("query"), false);
+        self.conditions(&route.cookie, &at.key("cookie"), false);
+    }
+
+    fn except(&mut self, except: &Except, at: &At) {
+        if *except == Except::default() && !self.failed(at) {
+            let label = "expected one of `host`, `path`, `method`, `header`, `query`, `cookie` and `from`";
+            self.report.warning(at, "nothing is excepted", label);
+        }
+        for (index, method) in except.method.iter().enumerate() {
+            self.method(&at.key("method").index(index), method);
+        }
+        self.conditions(&except.header, &at.key("header"), true);
+        self.conditions(&except.query, &at.key("query"), false);
+        self.conditions(&except.cookie, &at.key("cookie"), false);
+    }
+
+    fn conditions(&mut self, conditions: &BTreeMap<String, ValuePattern>, at: &At, headers: bool) {
+        for (name, pattern) in conditions {
+            let at = at.key(name);
+            if headers {
+                self.header_name(&at, name, true);
+            } else if name.is_empty() {
+                self.report.error_at_key(&at, "a condition on something without a name", "expected a name");
+            }
+            if let ValuePattern::Regex(expression) = pattern {
+                self.expression(&at, expression);
+            }
+        }
+    }
+
+    fn expression(&mut self, at: &At, expression: &str) {
+        let pattern = PathPattern::Regex { expression: expression.to_owned(), ignore_case: false };
+        if let Err(error) = pattern.check() {
+            let key = at.key("regex");
+            let at = if self.written(&key) { &key } else { at };
+            self.report.error(at, "bad regular expression", error.to_string());
+        }
+    }
+
+    fn split(&mut self, split: &[Split], at: &At) {
+        if !split.is_empty() && split.iter().all(|part| part.weight == 0) && !self.failed(at) {
+            self.report.error(at, "no part of the split gets any requests", "expected a weight above 0");
+        }
+        for (index, part) in split.iter().enumerate() {
+            if let Some(first) = split[..index].iter().position(|earlier| earlier.pool == part.pool) {
+                let message = format!("the pool `{}` is in the split twice", part.pool);
+                self.report.clash(&at.index(index), &at.index(first), message, ["first here", "again here"]);
+            }
+        }
+    }
+
+    fn redirect(&mut self, redirect: &Redirect, at: &At) {
+        if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
+            let message = format!("{} is not the status of a redirect", redirect.status);
+            self.report.error(&at.key("status"), message, "expected 301, 302, 303, 307 or 308");
+        }
+        if redirect.to.is_empty() {
+            self.report.error(&at.key("to"), "a redirect to nowhere", "expected a URL such as \"https://{host}{uri}\"");
+        }
+        self.template(&at.key("to"), &redirect.to);
+    }
+
+    fn respond(&mut self, respond: &Respond, at: &At) {
+        if matches!(respond.status, 204 | 205 | 304) && !respond.body.is_empty() {
+            let message = format!("an answer with status {} has no body", respond.status);
+            self.report.error(&at.key("body"), message, "expected no `body`, or another `status`");
+        }
+        self.header_value(&at.key("content_type"), &respond.content_type);
+        self.template(&at.key("body"), &respond.body);
+    }
+
+    fn rewrite(&mut self, rewrite: &Rewrite, route: &Route, at: &At) {
+        let set = [("prefix", &rewrite.prefix), ("path", &rewrite.path), ("regex", &rewrite.regex)];
+        let set: Vec<&str> = set.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| *key).collect();
+        match set.as_slice() {
+            _ if self.failed(at) => {}
+            [] => {
+                let label = "expected one of `prefix`, `path` and `regex` (with `to`)";
+                self.report.error(at, "the rewrite does not say what to do", label);
+            }
+            [_] => {}
+            [first, second, ..] => {
+                let message = format!("the rewrite has {}, but only one can be done", list_words(&set));
+                self.report.clash(&at.key(second), &at.key(first), message, ["this", "or this"]);
+            }
+        }
+        match (&rewrite.regex, &rewrite.to) {
+            (Some(_), None) if !self.failed(&at.key("to")) => {
+                self.report.error(&at.key("regex"), "`regex` without `to`", "expected `to`, what it becomes");
+            }
+            (None, Some(_)) if !self.failed(&at.key("regex")) => {
+                self.report.error(&at.key("to"), "`to` without `regex`", "expected `regex`, what becomes of it");
+            }
+            _ => {}
+        }
+        self.rewritten_path(rewrite, route, at);
+    }
+
+    fn rewritten_path(&mut self, rewrite: &Rewrite, route: &Route, at: &At) {
+        if let Some(prefix) = &rewrite.prefix {
+            if !prefix.starts_with('/') {
+                self.report.error(&at.key("prefix"), "bad path in a rewrite", "expected a path that starts with `/`");
+            }
+            if let Some(index) = route.path.iter().position(|path| matches!(path, PathPattern::Regex { .. })) {
+                let labels = ["this matches by an expression, which has no prefix", "expected `regex` and `to`"];
+                let path = at.parent().unwrap_or_default().key("path").index(index);
+                self.report.clash(&at.key("prefix"), &path, "there is no prefix to replace", labels);
+            }
+        }
+        if let Some(path) = &rewrite.path {
+            if !path.starts_with(['/', '{', '$']) {
+                self.report.error(&at.key("path"), "bad path in a rewrite", "expected a path that starts with `/`");
+            }
+            self.template(&at.key("path"), path);
+        }
+        if let Some(expression) = &rewrite.regex {
+            self.expression(at, expression);
+        }
+        if let Some(to) = &rewrite.to {
+            self.template(&at.key("to"), to);
+        }
+    }
+
+    fn header_edit(&mut self, edit: &HeaderEdit, at: &At) {
+        for (index, name) in edit.remove.iter().enumerate() {
+            self.changed_header(&at.key("remove").index(index), name, false);
+        }
+        for (key, values) in [("set", &edit.set), ("add", &edit.add)] {
+            for (name, value) in values {
+                let at = at.key(key).key(name);
+                self.changed_header(&at, name, true);
+                self.header_value(&at, value);
+                self.template(&at, value);
+            }
+        }
+    }
+
+    fn limit(&mut self, limit: &Limit, at: &At) {
+        if self.failed(at) {
+            return;
+        }
+        if limit.rate.is_none() && limit.requests.is_none() && limit.connections.is_none() {
+            let label = "expected `rate`, `requests` or `connections`";
+            self.report.error(at, "the limit does not limit anything", label);
+        } else if limit.rate.is_none() {
+            let set = [("burst", limit.burst != 0), ("delay", !limit.delay.is_zero())];
+            self.no_effect(at, &set, "it goes with `rate`");
+        }
+    }
+
+    /// A text with variables.
+    fn template(&mut self, at: &At, text: &str) {
+        let _ = (at, text);
+    }
+}

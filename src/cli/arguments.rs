@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -7,6 +9,7 @@ use crate::types::{Bind, Share, parse_duration};
 /// A layer-7 reverse proxy and load balancer.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 64 wrong usage, 78 configuration refused.")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -14,8 +17,125 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Run the proxy
+    Run {
+        /// The configuration; without it ./tidegate.toml, then /etc/tidegate/tidegate.toml
+        file: Option<PathBuf>,
+    },
+    /// Say everything that is wrong with a configuration
+    Check {
+        /// The configuration
+        file: PathBuf,
+    },
+    /// Show a configuration as it is understood, every default filled in
+    Show(ShowArguments),
+    /// Say which route would take a request, why the others would not, and which upstreams it could go to
+    Explain(ExplainArguments),
+    /// Try it: three upstreams, the proxy in front of them, and what to do next
+    Demo(DemoArguments),
     /// Run a small HTTP server to put behind the proxy: JSON, echo, events, slow and failing answers
     Upstream(UpstreamArguments),
+    /// Show how a running Tidegate and its upstreams are
+    Status {
+        /// As JSON, everything there is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Give an upstream no new requests and let it finish those it has
+    Drain {
+        #[command(flatten)]
+        upstream: UpstreamName,
+        /// Cut what still runs after so long; the pool's drain_timeout unless given
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        deadline: Option<Duration>,
+        /// Return only once it is empty
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Bring an upstream back from a drain
+    Undrain {
+        #[command(flatten)]
+        upstream: UpstreamName,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Take an upstream out of use, until `ready`
+    Maintenance {
+        #[command(flatten)]
+        upstream: UpstreamName,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Bring an upstream back from maintenance or a drain
+    Ready {
+        #[command(flatten)]
+        upstream: UpstreamName,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Give an upstream another weight, until the configuration is next read
+    Weight {
+        #[command(flatten)]
+        upstream: UpstreamName,
+        /// The new weight; without it, the configured one again
+        weight: Option<u32>,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Have the configuration read again and say whether it is in force
+    Reload {
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+}
+
+/// `tidegate show`.
+#[derive(Debug, Args)]
+pub(super) struct ShowArguments {
+    /// The configuration
+    #[arg(required_unless_present_any = ["defaults", "reference"])]
+    pub(super) file: Option<PathBuf>,
+    /// Show every key there is with its default instead
+    #[arg(long, conflicts_with_all = ["file", "reference"])]
+    pub(super) defaults: bool,
+    /// Show the reference page instead (Markdown)
+    #[arg(long, conflicts_with = "file")]
+    pub(super) reference: bool,
+    /// Show tokens and credentials too, so that the text can be used as a configuration
+    #[arg(long)]
+    pub(super) secrets: bool,
+}
+
+/// `tidegate explain`.
+#[derive(Debug, Args)]
+pub(super) struct ExplainArguments {
+    /// The configuration
+    pub(super) file: PathBuf,
+    /// The request's method
+    pub(super) method: http::Method,
+    /// The request's URL, such as http://api.example.com/v1/things?x=1
+    pub(super) url: String,
+    /// A request header, as often as needed
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(super) headers: Vec<String>,
+    /// The client's address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(super) from: IpAddr,
+    /// The listener it comes in by; any unless given
+    #[arg(long, value_name = "NAME")]
+    pub(super) listener: Option<String>,
+}
+
+/// `tidegate demo`.
+#[derive(Debug, Args)]
+pub(super) struct DemoArguments {
+    /// End by itself after so long, with a load of its own and a summary
+    #[arg(long, value_name = "N")]
+    pub(super) seconds: Option<u32>,
 }
 
 /// `tidegate upstream`.
@@ -33,4 +153,27 @@ pub(super) struct UpstreamArguments {
     /// Answer this share of the requests with 500
     #[arg(long, value_name = "SHARE", default_value = "0%")]
     pub(super) failure_rate: Share,
+}
+
+/// Which upstream is meant.
+#[derive(Debug, Args)]
+pub(super) struct UpstreamName {
+    /// The pool
+    pub(super) pool: String,
+    /// The upstream's address, as `tidegate status` shows it
+    pub(super) upstream: String,
+}
+
+/// How to reach the running Tidegate.
+#[derive(Debug, Args)]
+pub(super) struct AdminArguments {
+    /// Its admin API: http://HOST:PORT or unix:PATH; otherwise the configuration says
+    #[arg(long, value_name = "URL")]
+    pub(super) admin: Option<String>,
+    /// The admin token; otherwise TIDEGATE_TOKEN, then the configuration
+    #[arg(long)]
+    pub(super) token: Option<String>,
+    /// The configuration to take address and token from; ./tidegate.toml, then /etc/tidegate/tidegate.toml
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
 }

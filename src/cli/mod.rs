@@ -6,7 +6,11 @@
 
 mod arguments;
 pub mod backend;
+mod client;
 mod failure;
+mod operate;
+mod place;
+mod status;
 mod upstream;
 
 use std::ffi::OsString;
@@ -41,6 +45,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Run { .. } | Command::Check { .. } | Command::Show(_) | Command::Explain(_) | Command::Demo(_) => {
+            Err(Failure::Usage("not there yet".to_owned()))
+        }
         Command::Upstream(arguments) => upstream::run(arguments),
+        client => operate::run(client),
     }
 }

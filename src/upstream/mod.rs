@@ -21,6 +21,7 @@ mod io;
 mod outflow;
 mod target;
 mod tls;
+mod tunnel;
 mod wire;
 
 #[cfg(test)]
@@ -33,3 +34,4 @@ pub use http1::Upgraded;
 pub use outflow::RequestBody;
 pub use target::{Place, Settings, Target};
 pub use tls::{ClientTls, TlsError};
+pub use tunnel::{Traffic, TunnelEnd, tunnel};

@@ -4,6 +4,7 @@ mod answers;
 mod http1;
 mod http2;
 mod tls;
+mod tunnel;
 
 use std::collections::VecDeque;
 use std::future::Future;

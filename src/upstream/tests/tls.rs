@@ -100,7 +100,7 @@ async fn an_upstream_is_verified_by_its_name_and_authority() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let (address, _) = tls_upstream(ours.server("shop.test", &[], false)).await;
     let side = side();
-    let mut ask =
+    let ask =
         async |host: &str, settings: &Settings| outcome(get("/").over(&side, &at(address, host, settings)).await).await;
     let failed = Err("TLS handshake failed".to_owned());
     let trusted = trusting(&ours, Protocol::Http1, |_| {});

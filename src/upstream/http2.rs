@@ -272,10 +272,9 @@ fn request<B: RequestBody>(target: &Target, outgoing: &Outgoing<'_>, body: Outfl
 
 /// `Host` becomes the request's authority (RFC 9113 §8.3.1).
 fn authority(headers: &mut HeaderMap, target: &Target) -> Authority {
-    let host = headers.remove(HOST);
-    let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let named = || Authority::try_from(&*target.name).ok();
-    host.or_else(named).unwrap_or_else(|| Authority::from_static("localhost"))
+    let read = |host: &HeaderValue| Authority::try_from(host.as_bytes()).ok();
+    let host = headers.remove(HOST).as_ref().and_then(read);
+    host.or_else(|| read(&target.authority)).unwrap_or_else(|| Authority::from_static("localhost"))
 }
 
 /// A length that contradicts the body would make the message malformed.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::HeaderValue;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
@@ -72,6 +73,8 @@ pub struct Target {
     pub place: Place,
     /// Its name for people, logs and metrics.
     pub name: Arc<str>,
+    /// The `Host` of its own: for health checks, and where the pool does not preserve the client's.
+    pub authority: HeaderValue,
     /// What it speaks.
     pub protocol: Protocol,
     /// TLS and the name to verify, if it speaks TLS.
@@ -87,8 +90,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// The target at `place`, a member of `pool` called `name`; `host` is what its certificate must say where the pool's
-    /// settings name nothing else.
+    /// The target at `place`, a member of `pool` called `name`; `host` is the name or IP address that leads there, which its
+    /// certificate must carry where the pool's settings name nothing else.
     ///
     /// **Errors**: with TLS, where `host` cannot stand in a certificate.
     pub fn new(pool: &str, name: &str, place: Place, host: &str, settings: &Settings) -> Result<Self, TlsError> {
@@ -102,6 +105,7 @@ impl Target {
         tls.as_ref().map(|(_, name)| name).hash(&mut hasher);
         Ok(Target {
             id: hasher.finish(),
+            authority: authority(&place, host, tls.is_some()),
             place,
             name: name.into(),
             protocol: settings.protocol,
@@ -112,6 +116,18 @@ impl Target {
             idle_timeout: settings.idle_timeout,
         })
     }
+}
+
+/// Host and port as a URI would have them (RFC 9110 §4.2): without a port that goes without saying.
+fn authority(place: &Place, host: &str, tls: bool) -> HeaderValue {
+    let bracketed = host.contains(':') && !host.starts_with('[');
+    let host = if bracketed { format!("[{host}]") } else { host.to_owned() };
+    let text = match place {
+        Place::Tcp(address) if address.port() == if tls { 443 } else { 80 } => host,
+        Place::Tcp(address) => format!("{host}:{}", address.port()),
+        Place::Unix(_) => host,
+    };
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("localhost"))
 }
 
 /// Hashes with a key of this process's own: nobody who controls DNS can make two targets share their connections.
@@ -141,6 +157,22 @@ mod tests {
         let unverified = UpstreamTls { verify: false, ..UpstreamTls::default() };
         let tls = ClientTls::build(&unverified, Protocol::Http1, |_| unreachable!()).unwrap();
         assert_ne!(target("a", "127.0.0.1:1", &Settings { tls: Some(Arc::new(tls)), ..settings }), id);
+    }
+
+    #[test]
+    fn a_target_has_a_host_of_its_own() {
+        let settings = Settings::of(&Pool::default(), None);
+        let host = |place: &str, host: &str| {
+            let place = match place.parse() {
+                Ok(address) => Place::Tcp(address),
+                Err(_) => Place::Unix(Path::new(place).into()),
+            };
+            Target::new("a", "a", place, host, &settings).unwrap().authority
+        };
+        assert_eq!(host("10.0.0.7:9001", "api.internal"), "api.internal:9001");
+        assert_eq!(host("10.0.0.7:80", "api.internal"), "api.internal");
+        assert_eq!(host("[::1]:9001", "::1"), "[::1]:9001");
+        assert_eq!(host("/run/app.sock", "localhost"), "localhost");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod answers;
 mod http1;
 mod http2;
+mod probe;
 mod tls;
 mod tunnel;
 

@@ -8,6 +8,7 @@ mod arguments;
 pub mod backend;
 mod client;
 mod failure;
+mod look;
 mod operate;
 mod place;
 mod status;
@@ -45,9 +46,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Run { .. } | Command::Check { .. } | Command::Show(_) | Command::Explain(_) | Command::Demo(_) => {
-            Err(Failure::Usage("not there yet".to_owned()))
-        }
+        Command::Check { file } => look::check(&file),
+        Command::Show(arguments) => look::show(arguments),
+        Command::Run { .. } | Command::Explain(_) | Command::Demo(_) => Err(Failure::Usage("not there yet".to_owned())),
         Command::Upstream(arguments) => upstream::run(arguments),
         client => operate::run(client),
     }

@@ -78,3 +78,13 @@ fn certificates() -> Memory {
     }
     world.file("/etc/tidegate/certs/empty.pem", "nothing\n").file("/etc/tidegate/page.html", "<h1>sorry</h1>")
 }
+
+#[test]
+fn the_example_is_good() {
+    let text = include_str!("../../conf/tidegate.toml");
+    let outcome = read_text("/etc/tidegate/tidegate.toml", text, &Memory::default());
+    assert!(outcome.problems.is_empty(), "{}", render(&outcome.problems, false));
+    let shown = show(&outcome.config.unwrap(), Secrets::Shown);
+    let again = read_text("/etc/tidegate/tidegate.toml", &shown, &Memory::default());
+    assert!(again.problems.is_empty(), "{}", render(&again.problems, false));
+}

@@ -10,6 +10,8 @@
 mod check;
 mod command;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod golden;
 pub mod model;
 mod native;

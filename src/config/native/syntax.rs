@@ -23,7 +23,7 @@ pub(super) fn problems(source: &Arc<Source>, table: &DeTable<'_>, errors: &[toml
         let place = Place::new(source, span.start..span.start + 1);
         told.push((span.clone(), syntax(place, "this is never closed".to_owned())));
     }
-    let mut errors: Vec<_> = errors.iter().filter_map(|error| Some((error.span()?, error.message()))).collect();
+    let mut errors: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
     errors.sort_by_key(|(span, _)| span.start);
     let mut headers = Vec::new();
     for (span, message) in errors {

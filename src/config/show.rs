@@ -208,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn odd_amounts_read_back() {
+        let text = "[listener.web]\nbind = \":80\"\nmax_body = 9007199254740993\nheader_timeout = \"1.0001s\"\n\
+                    [pool.a]\nupstreams = \"127.0.0.1:1\"\npanic_threshold = \"7.005%\"\n\
+                    [[route]]\npool = \"a\"\nlimit = \"5/1m30s\"\n";
+        let config = read_text("t.toml", text, &Memory::default()).config.unwrap();
+        let shown = show(&config, Secrets::Shown);
+        assert_eq!(read_text("t.toml", &shown, &Memory::default()).config, Some(config), "{shown}");
+    }
+
+    #[test]
     fn every_key_is_among_the_defaults() {
         let text = defaults();
         for schema in schemas() {

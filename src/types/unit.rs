@@ -192,9 +192,10 @@ impl FromStr for Share {
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Two decimals are more than anybody writes; they hide the binary tail of 0.07 * 100.
-        let percent = (self.0 * 1e4).round() / 1e2;
-        write!(f, "{percent}%")
+        // The fewest decimals that read back as the same, which hides the binary tail of 0.07 * 100.
+        let texts = (0..17).map(|decimals| format!("{:.decimals$}%", self.0 * 100.0));
+        let exact = texts.into_iter().find(|text| text.parse() == Ok(*self));
+        f.write_str(&exact.unwrap_or_else(|| format!("{}%", self.0 * 100.0)))
     }
 }
 
@@ -212,6 +213,7 @@ mod tests {
         assert_eq!("10/min".parse(), Ok(Rate { count: 10, per: Duration::from_secs(60) }));
         assert_eq!("5/10s".parse(), Ok(Rate { count: 5, per: Duration::from_secs(10) }));
         assert_eq!("20%".parse(), Ok(Share(0.2)));
+        assert_eq!((Share(0.07).to_string(), Share(0.125).to_string()), ("7%".to_owned(), "12.5%".to_owned()));
     }
 
     #[test]
@@ -231,6 +233,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn shares_read_back(percent in 0.0f64..=100.0) {
+            let share: Share = format!("{percent}%").parse().unwrap();
+            prop_assert_eq!(share.to_string().parse(), Ok(share));
+        }
+
         #[test]
         fn what_is_written_reads_back(secs in 0u64..100_000_000, bytes in 0u64..1 << 52, count in 1u32.., ms in 1u64..100_000_000) {
             let span = Duration::from_secs(secs);

@@ -110,7 +110,10 @@ impl Value for Size {
     }
 
     fn write(&self) -> Option<Out> {
-        Some(Out::text(self.to_string()))
+        let text = self.to_string();
+        // Beyond 2^53 the text's number is not exact, but an integer is.
+        let exact = text.parse() == Ok(*self);
+        if exact { Some(Out::Text(text)) } else { i64::try_from(self.0).ok().map(Out::Integer) }
     }
 }
 

@@ -69,6 +69,12 @@ impl Sweep {
         due.into_iter().for_each(Waker::wake);
     }
 
+    /// Wakes everybody who waits for any deadline, so that they look again at what else may have ended their wait.
+    pub fn wake_all(&self) {
+        let waiting: Vec<Waker> = self.entries.borrow_mut().iter_mut().filter_map(|(_, entry)| entry.waker.take()).collect();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     /// Ticks for ever; each worker runs this once as a local task.
     pub async fn run(self: Rc<Self>) {
         let mut interval = tokio::time::interval(Self::TICK);

@@ -10,6 +10,7 @@ mod client;
 mod failure;
 mod look;
 mod operate;
+mod run;
 mod place;
 mod status;
 mod upstream;
@@ -48,7 +49,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Check { file } => look::check(&file),
         Command::Show(arguments) => look::show(arguments),
-        Command::Run { .. } | Command::Explain(_) | Command::Demo(_) => Err(Failure::Usage("not there yet".to_owned())),
+        Command::Run { file } => run::run(file, std::io::IsTerminal::is_terminal(&std::io::stderr())),
+        Command::Explain(_) | Command::Demo(_) => Err(Failure::Usage("not there yet".to_owned())),
         Command::Upstream(arguments) => upstream::run(arguments),
         client => operate::run(client),
     }

@@ -146,6 +146,14 @@ impl Standing {
         self.shown.fitness
     }
 
+    /// When what still runs is cut, while it drains.
+    pub fn deadline(&self) -> Option<Moment> {
+        match self.intent {
+            Intent::Drain { deadline, .. } => Some(deadline),
+            _ => None,
+        }
+    }
+
     /// What the workers write to, and ask before each request.
     pub fn outcomes(&self) -> &Arc<Outcomes> {
         &self.outcomes
@@ -162,10 +170,7 @@ impl Standing {
 
     /// When to tick at the latest; [`Moment::NEVER`] where nothing is to come.
     pub fn due(&self, policy: &Policy, now: Moment) -> Moment {
-        let drain = match self.intent {
-            Intent::Drain { deadline, .. } => Some(deadline),
-            _ => None,
-        };
+        let drain = self.deadline();
         let circuit = match self.circuit {
             Circuit::Open { until } => Some(until),
             _ => None,

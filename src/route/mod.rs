@@ -18,4 +18,6 @@ pub use path::{Path, PathError};
 pub use pattern::{Condition, HostPattern, PathPattern, PatternError, Subject, ValuePattern};
 pub use question::{Encoded, Question, cookies, parameters};
 pub use rule::Rule;
+mod stub;
+pub use stub::*;
 pub use table::{Match, Matched, Table};

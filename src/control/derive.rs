@@ -1,0 +1,224 @@
+//! From a configuration to the tables of a snapshot. Everything that can still be refused is refused here, before anything changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use super::listeners::Listeners;
+use crate::config::{self, Config, model};
+use crate::limit::{self, Limiter};
+use crate::proxy::pages::{Page, Pages, content_type};
+use crate::route::{HeaderEdit, Table, Template};
+use crate::snapshot::{Action, Listener, Route};
+use crate::telemetry::Registry;
+use crate::telemetry::access::{AccessLog, Format, Target};
+use crate::types::Moment;
+use crate::upstream::{ClientTls, Settings};
+
+/// What outlives a reload, besides the pools: limiter tables, by route and place; the counters; the access log's writer.
+#[derive(Debug)]
+pub struct Keep {
+    /// All counters.
+    pub registry: Arc<Registry>,
+    /// The access log's writer.
+    pub log: Arc<AccessLog>,
+    limiters: HashMap<(String, usize), Arc<Limiter>>,
+}
+
+/// The parts of a snapshot that come from the configuration alone.
+#[derive(Debug)]
+pub struct Derived {
+    /// By their permanent index.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Which route takes a request.
+    pub table: Arc<Table>,
+    /// What the routes do.
+    pub routes: Arc<[Route]>,
+    /// The top level's pages.
+    pub pages: Arc<Pages>,
+    /// What access log lines look like.
+    pub access_log: Option<Arc<Format>>,
+    /// How each pool's upstreams are connected to.
+    pub far: BTreeMap<String, Settings>,
+    limiters: HashMap<(String, usize), Arc<Limiter>>,
+    log: Target,
+}
+
+impl Keep {
+    /// Nothing to keep yet.
+    pub fn new(registry: Arc<Registry>, log: Arc<AccessLog>) -> Self {
+        Keep { registry, log, limiters: HashMap::new() }
+    }
+
+    /// Forgets idle clients, and writes down what the metrics page shows of limits.
+    pub fn sweep(&self, now: Moment) {
+        for ((route, number), limiter) in &self.limiters {
+            limiter.sweep(now);
+            self.registry.limit(route, *number).control.observe(limiter);
+        }
+    }
+
+    /// Takes over what a new configuration wants kept.
+    ///
+    /// **Errors**: the access log cannot be opened; nothing has changed then.
+    pub fn adopt(&mut self, derived: &mut Derived) -> Result<(), String> {
+        let cannot = |error| format!("cannot open the access log: {error}; the one before stays in use");
+        self.log.switch(derived.log.clone()).map_err(cannot)?;
+        self.limiters = std::mem::take(&mut derived.limiters);
+        Ok(())
+    }
+}
+
+/// Derives the tables.
+///
+/// **Errors**: one text for each problem; the checks of `config` find most of them earlier and with their place in the text.
+pub fn derive(config: &Config, keep: &Keep, listeners: &mut Listeners, now: Moment) -> Result<Derived, Vec<String>> {
+    let mut problems = Vec::new();
+    let names = config::route_names(config);
+    let known = listeners.adopt_names(config);
+    let table = match Table::build(config::rules(config), &known) {
+        Ok(table) => Some(table),
+        Err(errors) => {
+            problems.extend(errors.into_iter().map(|(index, error)| format!("route {}: {error}", names[index])));
+            None
+        }
+    };
+    let mut limiters = HashMap::new();
+    let mut routes = Vec::new();
+    for (route, name) in config.route.iter().zip(&names) {
+        match derive_route(config, route, name, keep, &mut limiters, now) {
+            Ok(route) => routes.push(route),
+            Err(problem) => problems.push(format!("route {name}: {problem}")),
+        }
+    }
+    let far = far_settings(config, &mut problems);
+    let pages = pages(&config.error_pages).map_err(|problem| problems.push(problem)).ok();
+    let listener_tables = listeners.derive(config, &keep.registry).map_err(|found| problems.extend(found)).ok();
+    let format = match &config.access_log.target {
+        model::LogTarget::Off => None,
+        _ => Format::parse(&config.access_log.format).map_err(|error| problems.push(format!("access_log.format: {error}"))).ok(),
+    };
+    match (table, pages, listener_tables) {
+        (Some(table), Some(pages), Some(listeners)) if problems.is_empty() => Ok(Derived {
+            listeners,
+            table: Arc::new(table),
+            routes: routes.into(),
+            pages: Arc::new(pages),
+            access_log: format.map(Arc::new),
+            far,
+            limiters,
+            log: match &config.access_log.target {
+                model::LogTarget::Off => Target::Off,
+                model::LogTarget::Stdout => Target::Stdout,
+                model::LogTarget::File(path) => Target::File(path.clone()),
+            },
+        }),
+        _ => Err(problems),
+    }
+}
+
+fn derive_route(
+    config: &Config,
+    route: &model::Route,
+    name: &str,
+    keep: &Keep,
+    limiters: &mut HashMap<(String, usize), Arc<Limiter>>,
+    now: Moment,
+) -> Result<Route, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let mut limits = Vec::new();
+    let mut limit_answers = Vec::new();
+    for (number, limit) in route.limit.iter().enumerate() {
+        let rule = limit_rule(limit);
+        let key = (name.to_owned(), number);
+        let limiter = match keep.limiters.get(&key) {
+            Some(known) if *known.rule() == rule => known.clone(),
+            Some(known) => Arc::new(known.with_rule(rule, now)),
+            None => Arc::new(Limiter::new(rule)),
+        };
+        let status = StatusCode::from_u16(limit.status).map_err(|error| text(&error))?;
+        limit_answers.push((status, keep.registry.limit(name, number)));
+        limits.push(limiter.clone());
+        limiters.insert(key, limiter);
+    }
+    Ok(Route {
+        name: name.into(),
+        action: action(config, route)?,
+        rewrite: None,
+        request_headers: HeaderEdit::default(),
+        response_headers: HeaderEdit::default(),
+        limits,
+        limit_answers,
+        timeout: route.timeout.clone(),
+        max_body: route.max_body.map(|size| size.map_or(u64::MAX, |size| size.0)),
+        retry: route.retry.clone(),
+        pages: Arc::new(pages(&route.error_pages)?),
+        intercept_errors: route.intercept_errors,
+        access_log: route.access_log,
+        stats: keep.registry.route(name),
+    })
+}
+
+fn limit_rule(limit: &model::Limit) -> limit::Rule {
+    limit::Rule {
+        per: limit.per.clone(),
+        rate: limit.rate,
+        burst: limit.burst,
+        delay: limit.delay,
+        requests: limit.requests,
+        connections: limit.connections,
+        max_clients: limit.max_clients,
+    }
+}
+
+fn action(config: &Config, route: &model::Route) -> Result<Action, String> {
+    let index = |name: &str| config.pool.keys().position(|known| known == name).ok_or_else(|| format!("no pool is called \"{name}\""));
+    let status = |code: u16| StatusCode::from_u16(code).map_err(|_| format!("{code} is not a status"));
+    if let Some(pool) = &route.pool {
+        return index(pool).map(Action::Pool);
+    }
+    if let Some(redirect) = &route.redirect {
+        let to = Template::parse(&redirect.to).map_err(|error| error.to_string())?;
+        return Ok(Action::Redirect(to, status(redirect.status)?));
+    }
+    if let Some(respond) = &route.respond {
+        let body = Template::parse(&respond.body).map_err(|error| error.to_string())?;
+        let content_type = HeaderValue::from_str(&respond.content_type).map_err(|error| error.to_string())?;
+        return Ok(Action::Respond { status: status(respond.status)?, body, content_type });
+    }
+    let mut until = 0;
+    let mut shares = Vec::new();
+    for split in &route.split {
+        until += u64::from(split.weight);
+        shares.push((until, index(&split.pool)?));
+    }
+    if until == 0 { Err("it has no action".to_owned()) } else { Ok(Action::Split(shares)) }
+}
+
+fn far_settings(config: &Config, problems: &mut Vec<String>) -> BTreeMap<String, Settings> {
+    let mut far = BTreeMap::new();
+    for (name, pool) in &config.pool {
+        let tls = pool.tls.as_ref().map(|tls| ClientTls::build(tls, pool.protocol, |path: &Path| std::fs::read(path)));
+        match tls.transpose() {
+            Ok(tls) => {
+                far.insert(name.clone(), Settings::of(pool, tls.map(Arc::new)));
+            }
+            Err(error) => problems.push(format!("pool {name}: tls: {error}")),
+        }
+    }
+    far
+}
+
+fn pages(files: &BTreeMap<String, PathBuf>) -> Result<Pages, String> {
+    let mut pages = Pages::default();
+    for (status, path) in files {
+        let body = std::fs::read(path).map_err(|error| format!("error page {}: {error}", path.display()))?;
+        if !pages.add(status, Page { body: Bytes::from(body), content_type: content_type(path) }) {
+            return Err(format!("error page \"{status}\": expected a status such as \"502\", or \"4xx\" or \"5xx\""));
+        }
+    }
+    Ok(pages)
+}

@@ -1,0 +1,446 @@
+//! One pool as control knows it: who is in it, how each of them stands, and the table that is made of that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::event::Event;
+use super::probing::Probing;
+use crate::admin::{Change as Wish, ChangeError};
+use crate::balance::{self, Cursor};
+use crate::config::model;
+use crate::health::{
+    BreakerPolicy, Change, Crowd, EjectPolicy, Policy, Standing, State, Thresholds, Trip, Use, fit,
+};
+use crate::retry::Budget;
+use crate::snapshot::{Learned, Member, Pool, PoolKept, Upstream};
+use crate::telemetry::{Outcome, Registry};
+use crate::types::{Address, Moment};
+use crate::upstream::{Place, Resolved, Settings, Target};
+
+/// A pool and its members.
+#[derive(Debug)]
+pub struct PoolState {
+    name: Arc<str>,
+    settings: Arc<model::Pool>,
+    far: Settings,
+    policy: Arc<Policy>,
+    kept: Arc<PoolKept>,
+    members: Vec<MemberState>,
+    /// What names stood for when they were last resolved, by address as configured.
+    resolved: HashMap<Address, Vec<Resolved>>,
+    registry: Arc<Registry>,
+    events: UnboundedSender<Event>,
+    dirty: bool,
+}
+
+#[derive(Debug)]
+struct MemberState {
+    /// The address as configured; a name can stand for several members.
+    configured: Address,
+    upstream: Arc<Upstream>,
+    target: Arc<Target>,
+    standing: Standing,
+    weight: u32,
+    /// An operator's, until the configuration is next read.
+    override_weight: Option<u32>,
+    max_connections: Option<u32>,
+    backup: bool,
+    /// No longer in the configuration or in DNS: it finishes what it has and goes.
+    leaving: bool,
+    probing: Option<Probing>,
+    /// The part of its weight that was last published.
+    factor: f64,
+}
+
+/// A member as the configuration and DNS want it.
+struct Wanted {
+    configured: Address,
+    place: Place,
+    host: String,
+    weight: u32,
+    backup: bool,
+    max_connections: Option<u32>,
+}
+
+/// Something that people should hear of.
+#[derive(Debug)]
+pub struct News {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// The upstream.
+    pub upstream: Arc<str>,
+    /// What happened to it.
+    pub change: Change,
+}
+
+impl PoolState {
+    /// A pool without members; [`PoolState::adopt`] brings them.
+    pub fn new(
+        name: Arc<str>,
+        settings: Arc<model::Pool>,
+        far: Settings,
+        registry: Arc<Registry>,
+        events: UnboundedSender<Event>,
+    ) -> Self {
+        let kept = PoolKept {
+            cursor: Cursor::new(),
+            budget: Budget::new(),
+            learned: Learned::default(),
+            stats: registry.pool(&name),
+        };
+        PoolState {
+            policy: Arc::new(policy(&settings)),
+            name,
+            settings,
+            far,
+            kept: Arc::new(kept),
+            members: Vec::new(),
+            resolved: HashMap::new(),
+            registry,
+            events,
+            dirty: true,
+        }
+    }
+
+    /// The names that have to be resolved.
+    pub fn names(&self) -> impl Iterator<Item = &Address> {
+        let addresses = self.settings.upstreams.iter().map(|upstream| &upstream.address);
+        addresses.filter(|address| matches!(address, Address::Host { .. } | Address::Srv(_)))
+    }
+
+    /// Takes over new settings. Members that stay keep their health, load and counters; those that are gone drain.
+    pub fn adopt(&mut self, settings: Arc<model::Pool>, far: Settings, now: Moment) -> Vec<News> {
+        self.policy = Arc::new(policy(&settings));
+        self.settings = settings;
+        self.far = far;
+        for member in &mut self.members {
+            member.override_weight = None;
+        }
+        let names: Vec<Address> = self.names().cloned().collect();
+        self.resolved.retain(|address, _| names.contains(address));
+        self.reconcile(now)
+    }
+
+    /// A name stands for these addresses now.
+    pub fn resolved(&mut self, address: Address, found: Vec<Resolved>, now: Moment) -> Vec<News> {
+        if !self.names().any(|name| *name == address) {
+            return Vec::new();
+        }
+        self.resolved.insert(address, found);
+        self.reconcile(now)
+    }
+
+    /// Everybody leaves: the pool is no longer in the configuration.
+    pub fn dissolve(&mut self, now: Moment) -> Vec<News> {
+        let mut settings = (*self.settings).clone();
+        settings.upstreams.clear();
+        self.settings = Arc::new(settings);
+        self.reconcile(now)
+    }
+
+    /// Whether nobody is left.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    fn wanted(&self) -> Vec<Wanted> {
+        let mut wanted: Vec<Wanted> = Vec::new();
+        for upstream in &self.settings.upstreams {
+            let mut add = |place: Place, host: String, weight: u32, backup: bool| {
+                // Two names can stand for one address; the first one configured has it.
+                if wanted.iter().all(|other| other.place != place) {
+                    let max_connections = upstream.max_connections;
+                    wanted.push(Wanted { configured: upstream.address.clone(), place, host, weight, backup, max_connections });
+                }
+            };
+            match &upstream.address {
+                Address::Ip(address) => add(Place::Tcp(*address), address.ip().to_string(), upstream.weight, upstream.backup),
+                Address::Unix(path) => add(Place::Unix(path.as_path().into()), "localhost".into(), upstream.weight, upstream.backup),
+                name @ (Address::Host { .. } | Address::Srv(_)) => {
+                    for found in self.resolved.get(name).into_iter().flatten() {
+                        let weight = found.weight.map_or(upstream.weight, |weight| upstream.weight.saturating_mul(weight));
+                        add(Place::Tcp(found.address), found.host.clone(), weight, upstream.backup || found.backup);
+                    }
+                }
+            }
+        }
+        wanted
+    }
+
+    /// Makes the members those that are wanted.
+    fn reconcile(&mut self, now: Moment) -> Vec<News> {
+        let wanted = self.wanted();
+        let mut news = Vec::new();
+        let mut before = std::mem::take(&mut self.members);
+        for wanted in wanted {
+            let name = wanted.place.to_string();
+            let target = match Target::new(&self.name, &name, wanted.place.clone(), &wanted.host, &self.far) {
+                Ok(target) => Arc::new(target),
+                Err(error) => {
+                    tracing::error!(pool = %self.name, upstream = %name, %error, "this upstream cannot be used");
+                    continue;
+                }
+            };
+            let known = before.iter().position(|member| *member.upstream.address == *name);
+            let mut member = match known {
+                Some(known) => before.swap_remove(known),
+                None => self.newcomer(&name, &target, now),
+            };
+            if std::mem::take(&mut member.leaving) {
+                member.upstream.cut_at(Moment::NEVER);
+                news.extend(news_of(&self.name, &member.upstream, member.standing.recall(now)));
+            }
+            if known.is_none() {
+                let change = Change { from: State::Starting, to: member.standing.state(), reason: member.standing.reason().clone() };
+                news.extend(news_of(&self.name, &member.upstream, Some(change)));
+            }
+            member.configured = wanted.configured;
+            member.weight = wanted.weight;
+            member.backup = wanted.backup;
+            member.max_connections = wanted.max_connections;
+            member.target = target;
+            member.probing = Probing::keep_or_start(member.probing.take(), &self.settings, &member.upstream, &member.target, &self.events);
+            self.members.push(member);
+        }
+        for mut member in before {
+            if !member.leaving {
+                member.leaving = true;
+                member.probing = None;
+                news.extend(news_of(&self.name, &member.upstream, member.standing.drain(self.settings.drain_timeout, now)));
+            }
+            self.members.push(member);
+        }
+        let crowd = self.crowd();
+        for member in &mut self.members {
+            news.extend(news_of(&self.name, &member.upstream, member.standing.adopt(&self.policy, crowd, now)));
+        }
+        self.dirty = true;
+        news
+    }
+
+    fn newcomer(&self, name: &str, target: &Arc<Target>, now: Moment) -> MemberState {
+        let standing = Standing::new(&self.policy, now);
+        let stats = self.registry.upstream(&self.name, name);
+        let upstream = Upstream::new(self.name.clone(), name.into(), standing.outcomes().clone(), stats);
+        MemberState {
+            configured: Address::Unix(std::path::PathBuf::new()),
+            upstream: Arc::new(upstream),
+            target: target.clone(),
+            standing,
+            weight: 1,
+            override_weight: None,
+            max_connections: None,
+            backup: false,
+            leaving: false,
+            probing: None,
+            factor: 1.0,
+        }
+    }
+
+    fn crowd(&self) -> Crowd {
+        Crowd::of(self.members.iter().map(|member| &member.standing))
+    }
+
+    /// A health check of `upstream` has ended.
+    pub fn checked(&mut self, upstream: &Arc<Upstream>, result: Result<(), &str>, now: Moment) -> Option<News> {
+        let member = self.members.iter_mut().find(|member| Arc::ptr_eq(&member.upstream, upstream))?;
+        let outcome = if result.is_ok() { Outcome::Ok } else { Outcome::Failed };
+        upstream.stats.control.checks.up(outcome);
+        let change = member.standing.checked(result, &self.policy, now)?;
+        self.dirty = true;
+        news_of(&self.name, upstream, Some(change))
+    }
+
+    /// Requests have shown something of `upstream`.
+    pub fn tripped(&mut self, upstream: &Arc<Upstream>, trip: Trip, now: Moment) -> Option<News> {
+        let crowd = self.crowd();
+        let member = self.members.iter_mut().find(|member| Arc::ptr_eq(&member.upstream, upstream))?;
+        let change = member.standing.tripped(trip, &self.policy, crowd, now)?;
+        if matches!(trip, Trip::Failing(_)) && change.to == State::Down {
+            upstream.stats.control.ejections.up();
+        }
+        self.dirty = true;
+        news_of(&self.name, upstream, Some(change))
+    }
+
+    /// An operator wants something of an upstream, named as configured or as resolved.
+    pub fn operate(&mut self, name: &str, wish: Wish, now: Moment) -> Result<Vec<News>, ChangeError> {
+        let unknown = || ChangeError::NoUpstream { pool: self.name.to_string(), upstream: name.to_owned() };
+        let deadline = self.settings.drain_timeout;
+        let meant: Vec<&mut MemberState> =
+            self.members.iter_mut().filter(|member| &*member.upstream.address == name || member.configured.to_string() == name).collect();
+        if meant.is_empty() {
+            return Err(unknown());
+        }
+        if meant.iter().all(|member| member.leaving) {
+            let gone = format!("upstream {name} is no longer in the configuration and only finishes what it has");
+            return Err(ChangeError::Impossible(gone));
+        }
+        let mut news = Vec::new();
+        for member in meant {
+            if member.leaving {
+                continue;
+            }
+            let change = match wish {
+                Wish::Drain { deadline: given } => member.standing.drain(given.unwrap_or(deadline), now),
+                Wish::Maintenance => member.standing.maintain(now),
+                Wish::Ready => {
+                    member.upstream.cut_at(Moment::NEVER);
+                    member.standing.recall(now)
+                }
+                Wish::Weight(weight) => {
+                    member.override_weight = weight;
+                    None
+                }
+            };
+            news.extend(news_of(&self.name, &member.upstream, change));
+        }
+        self.dirty = true;
+        Ok(news)
+    }
+
+    /// Time has passed: ejections and drains end, slow starts go on. The second answer says whether somebody's requests were cut.
+    pub fn tick(&mut self, now: Moment) -> (Vec<News>, bool) {
+        let mut news = Vec::new();
+        let mut cut = false;
+        let crowd = self.crowd();
+        for member in &mut self.members {
+            let busy = member.upstream.load.in_flight();
+            let change = member.standing.tick(&self.policy, crowd, busy, now);
+            if change.as_ref().is_some_and(|change| change.to == State::Drained) && busy > 0 {
+                member.upstream.cut_at(now);
+                cut = true;
+            }
+            self.dirty |= change.is_some() || member.standing.factor(&self.policy, now) != member.factor;
+            news.extend(news_of(&self.name, &member.upstream, change));
+        }
+        let before = self.members.len();
+        self.members.retain(|member| !(member.leaving && member.standing.state() == State::Drained));
+        self.dirty |= self.members.len() != before;
+        (news, cut)
+    }
+
+    /// What slow housekeeping there is: forget what is stuck for too long, write down what the metrics page shows.
+    pub fn keep_house(&self, now: Moment) {
+        if let Some(sticky) = &self.settings.sticky {
+            self.kept.learned.sweep(sticky.idle_timeout, now);
+        }
+        for member in &self.members {
+            member.upstream.stats.control.ewma.set(member.upstream.load.ewma(now).as_secs_f64());
+        }
+    }
+
+    /// The soonest that [`PoolState::tick`] has something to do.
+    pub fn due(&self, now: Moment) -> Moment {
+        let draining = self.members.iter().any(|member| member.standing.state() == State::Draining);
+        let due = self.members.iter().map(|member| member.standing.due(&self.policy, now)).min();
+        let drain = if draining { now + Duration::from_millis(100) } else { Moment::NEVER };
+        due.unwrap_or(Moment::NEVER).min(drain)
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The pool's part of the next snapshot.
+    pub fn derive_now(&mut self, now: Moment) -> Arc<Pool> {
+        self.dirty = false;
+        Arc::new(self.derive(now))
+    }
+
+    /// The pool's part of the next snapshot, if there is anything new in it.
+    pub fn derive_if_changed(&mut self, now: Moment) -> Option<Arc<Pool>> {
+        self.dirty.then(|| self.derive_now(now))
+    }
+
+    fn derive(&mut self, now: Moment) -> Pool {
+        let fitness: Vec<_> = self.members.iter().map(|member| (member.standing.fitness(), member.backup)).collect();
+        let lineup = fit(&fitness, self.settings.panic_threshold.0);
+        let mut counts = [0; State::ALL.len()];
+        let mut balanced = Vec::new();
+        let mut members = Vec::with_capacity(self.members.len());
+        for (index, (member, used)) in self.members.iter_mut().zip(&lineup.uses).enumerate() {
+            let id = index as u32;
+            let weight = member.override_weight.unwrap_or(member.weight);
+            member.factor = member.standing.factor(&self.policy, now);
+            let effective = if *used == Use::Any { f64::from(weight) * member.factor } else { 0.0 };
+            let control = &member.upstream.stats.control;
+            control.set_state(member.standing.state());
+            control.set_circuit(self.policy.breaker.as_ref().map(|_| member.upstream.outcomes.phase()));
+            control.weight.set(effective);
+            counts[member.standing.state() as usize] += 1;
+            if *used != Use::No {
+                balanced.push(balance::Member {
+                    id,
+                    load: member.upstream.load.clone(),
+                    weight: effective,
+                    max: member.max_connections,
+                    backup: member.backup,
+                    identity: member.upstream.identity,
+                });
+            }
+            members.push(Member {
+                upstream: member.upstream.clone(),
+                target: member.target.clone(),
+                configured: member.configured.to_string(),
+                state: member.standing.state(),
+                reason: member.standing.reason().to_string(),
+                since: member.standing.since(),
+                weight,
+                effective_weight: effective,
+                deadline: member.standing.deadline(),
+                max_connections: member.max_connections,
+                backup: member.backup,
+                leaving: member.leaving,
+            });
+        }
+        self.kept.stats.control.set_upstreams(counts);
+        let bound = self.settings.hash_bound.map(|share| share.0);
+        Pool {
+            name: self.name.clone(),
+            settings: self.settings.clone(),
+            policy: self.policy.clone(),
+            by_identity: members.iter().zip(0..).map(|(member, id)| (member.upstream.identity, id)).collect(),
+            members,
+            table: balance::Table::new(self.settings.balance, bound, balanced),
+            panicking: lineup.panicking,
+            kept: self.kept.clone(),
+        }
+    }
+}
+
+fn news_of(pool: &Arc<str>, upstream: &Arc<Upstream>, change: Option<Change>) -> Option<News> {
+    change.map(|change| News { pool: pool.clone(), upstream: upstream.address.clone(), change })
+}
+
+/// A pool's settings in the words of `health`.
+fn policy(settings: &model::Pool) -> Policy {
+    let checks = settings.health.as_ref().map(|health| Thresholds {
+        rise: health.rise,
+        fall: health.fall,
+        initially_up: health.initial == model::Initial::Up,
+    });
+    let eject = &settings.eject;
+    Policy {
+        checks,
+        eject: EjectPolicy {
+            failures: eject.failures,
+            time: eject.time,
+            max_time: eject.max_time,
+            max_share: eject.max_share.0,
+        },
+        breaker: settings.breaker.as_ref().map(|breaker| BreakerPolicy {
+            error_rate: breaker.error_rate.0,
+            min_requests: breaker.min_requests,
+            window: breaker.window,
+            failures: breaker.failures,
+            open: breaker.open,
+            probes: breaker.probes,
+        }),
+        slow_start: settings.slow_start,
+    }
+}

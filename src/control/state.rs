@@ -1,0 +1,224 @@
+//! The control loop: the one writer of snapshots.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use super::derive::Keep;
+use super::event::{Cause, Event};
+use super::handle::Handle;
+use super::listeners::Listeners;
+use super::names::Names;
+use super::pool::{News, PoolState};
+use super::start::Options;
+use super::status;
+use super::watch::Watched;
+use super::workers::WorkerThread;
+use crate::admin::model::{UpstreamStatus, Verdict};
+use crate::admin::{Change, ChangeError};
+use crate::snapshot::{Cell, Pool, Snapshot, Upstream};
+use crate::telemetry;
+use crate::types::{Clock, Moment};
+use crate::upstream::Resolution;
+
+/// Everything that control knows. Lives on its own thread.
+pub struct Control {
+    pub(super) options: Options,
+    pub(super) cell: Arc<Cell>,
+    pub(super) current: Arc<Snapshot>,
+    pub(super) keep: Keep,
+    pub(super) pools: BTreeMap<Arc<str>, PoolState>,
+    /// Pools that are no longer in the configuration, until their last member has gone.
+    pub(super) leaving: Vec<PoolState>,
+    pub(super) listeners: Listeners,
+    pub(super) names: Names,
+    pub(super) watched: Watched,
+    pub(super) sender: UnboundedSender<Event>,
+    pub(super) cut_epoch: Arc<AtomicU64>,
+    /// When the files are looked at, after something has stirred in their directories.
+    pub(super) look_at: Moment,
+    pub(super) keep_house_at: Moment,
+    pub(super) started: Moment,
+    /// What came of the last attempt to read the configuration.
+    pub(super) last_verdict: Verdict,
+    pub(super) stopping: Arc<AtomicBool>,
+    pub(super) admin_stop: Rc<Notify>,
+    pub(super) workers: Vec<WorkerThread>,
+}
+
+/// Files are looked at only when nothing has stirred for so long: an editor writes in several steps.
+const SETTLE: Duration = Duration::from_millis(60);
+/// How often slow housekeeping is done.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// The most by which anything that is due comes late.
+const TICK: Duration = Duration::from_millis(250);
+
+impl Control {
+    /// Runs until it is told to stop; then everything has been drained, or cut.
+    pub async fn run(mut self, mut events: UnboundedReceiver<Event>) {
+        loop {
+            let now = Clock::now();
+            let wait = self.due(now).since(now).min(TICK);
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(Event::Shutdown) | None => break,
+                    Some(event) => self.take(event).await,
+                },
+                () = self.watched.stirred(), if self.options.watch => self.look_at = Clock::now() + SETTLE,
+                () = tokio::time::sleep(wait) => {}
+            }
+            self.tick().await;
+        }
+        self.stop(&mut events).await;
+    }
+
+    fn due(&self, now: Moment) -> Moment {
+        let pools = self.pools.values().chain(&self.leaving).map(|pool| pool.due(now)).min();
+        pools.unwrap_or(Moment::NEVER).min(self.look_at).min(self.keep_house_at)
+    }
+
+    async fn take(&mut self, event: Event) {
+        let now = Clock::now();
+        match event {
+            Event::Reload { cause, reply } => {
+                let verdict = self.reload(cause).await;
+                if let Some(reply) = reply {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(verdict);
+                }
+            }
+            Event::Checked { upstream, result } => {
+                let result = result.as_ref().map(|()| ()).map_err(String::as_str);
+                let news = self.pool_of(&upstream).and_then(|pool| pool.checked(&upstream, result, now));
+                tell(news);
+            }
+            Event::Tripped { upstream, trip } => {
+                let news = self.pool_of(&upstream).and_then(|pool| pool.tripped(&upstream, trip, now));
+                tell(news);
+            }
+            Event::Resolved { pool, address, resolution: Resolution::Found(found) } => {
+                self.keep.registry.control.resolves.up(telemetry::Outcome::Ok);
+                let news = self.pools.get_mut(&pool).map(|pool| pool.resolved(address, found, now));
+                tell(news.into_iter().flatten());
+            }
+            Event::Resolved { pool, address, resolution: Resolution::Failed(error) } => {
+                self.keep.registry.control.resolves.up(telemetry::Outcome::Failed);
+                tracing::warn!(%pool, %address, "name does not resolve: {error}");
+            }
+            Event::Operate { pool, upstream, change, reply } => {
+                let _ = reply.send(self.operate(&pool, &upstream, change, now));
+            }
+            Event::Status { reply } => {
+                let _ = reply.send(self.status(now));
+            }
+            Event::ReopenLogs => {
+                self.keep.log.reopen();
+                tracing::info!("log files opened anew");
+            }
+            Event::Shutdown => {}
+        }
+    }
+
+    fn pool_of(&mut self, upstream: &Upstream) -> Option<&mut PoolState> {
+        self.pools.get_mut(&upstream.pool)
+    }
+
+    fn operate(&mut self, pool: &str, upstream: &str, change: Change, now: Moment) -> Result<UpstreamStatus, ChangeError> {
+        let state = self.pools.get_mut(pool).ok_or_else(|| ChangeError::NoPool(pool.to_owned()))?;
+        tell(state.operate(upstream, change, now)?);
+        // Whoever asked finds it done.
+        self.publish_if_changed(now);
+        let found = self.current.pools.iter().filter(|known| &*known.name == pool).flat_map(|pool| &pool.members);
+        let member = found.into_iter().find(|member| &*member.upstream.address == upstream || member.configured == upstream);
+        let gone = || ChangeError::NoUpstream { pool: pool.to_owned(), upstream: upstream.to_owned() };
+        member.map(|member| status::upstream(member, now)).ok_or_else(gone)
+    }
+
+    /// Everything that is due, and a new snapshot if anything has changed.
+    async fn tick(&mut self) {
+        let now = Clock::now();
+        if self.look_at <= now {
+            self.look_at = Moment::NEVER;
+            if self.watched.changed() {
+                self.reload(Cause::File).await;
+            }
+        }
+        let mut cut = false;
+        for pool in self.pools.values_mut().chain(&mut self.leaving) {
+            let (news, cut_here) = pool.tick(now);
+            cut |= cut_here;
+            tell(news);
+        }
+        self.leaving.retain(|pool| !pool.is_empty());
+        if cut {
+            self.cut_epoch.fetch_add(1, Ordering::Release);
+        }
+        if self.keep_house_at <= now {
+            self.keep_house_at = now + HOUSEKEEPING;
+            self.keep_house(now);
+        }
+        self.publish_if_changed(now);
+    }
+
+    fn keep_house(&mut self, now: Moment) {
+        self.pools.values().for_each(|pool| pool.keep_house(now));
+        self.keep.sweep(now);
+        self.names.keep(self.pools.iter().flat_map(|(name, pool)| pool.names().map(move |address| (name, address))));
+    }
+
+    /// Publishes what has changed in the pools since the last snapshot.
+    pub(super) fn publish_if_changed(&mut self, now: Moment) {
+        let mut pools = self.current.pools.clone();
+        let mut changed = false;
+        for (state, pool) in self.pools.values_mut().zip(&mut pools) {
+            if let Some(derived) = state.derive_if_changed(now) {
+                *pool = derived;
+                changed = true;
+            }
+        }
+        if changed {
+            self.publish(Snapshot { pools, ..(*self.current).clone() });
+        }
+    }
+
+    /// All pools as they are now, in the order that routes name them in.
+    pub(super) fn derive_pools(&mut self, now: Moment) -> Vec<Arc<Pool>> {
+        self.pools.values_mut().map(|pool| pool.derive_now(now)).collect()
+    }
+
+    /// The way to ask this loop for something.
+    pub(super) fn handle(&self) -> Handle {
+        Handle {
+            events: self.sender.clone(),
+            cell: self.cell.clone(),
+            registry: self.keep.registry.clone(),
+            stopping: self.stopping.clone(),
+        }
+    }
+
+    pub(super) fn publish(&mut self, mut snapshot: Snapshot) {
+        snapshot.generation = self.current.generation + 1;
+        snapshot.targets = snapshot.pools.iter().flat_map(|pool| &pool.members).map(|member| member.target.id).collect();
+        self.current = Arc::new(snapshot);
+        self.keep.registry.control.generation.set(self.current.generation as i64);
+        self.cell.publish(self.current.clone());
+    }
+}
+
+/// Writes news to the log: what people want to see on their terminal, one line each.
+pub(super) fn tell(news: impl IntoIterator<Item = News>) {
+    for News { pool, upstream, change } in news {
+        let sick = change.to == crate::health::State::Down;
+        let text = change.to_string();
+        if sick {
+            tracing::warn!(%pool, %upstream, "upstream {text}");
+        } else {
+            tracing::info!(%pool, %upstream, "upstream {text}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Sending a request until an upstream answers, or until nobody may be asked any more.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+
+use super::Refusal;
+use super::life::Life;
+use super::pick::{Choice, Tried, pick};
+use super::refuse::Refused;
+use super::request_body::RequestBody;
+use super::respond::Exchange;
+use crate::config::model::{self, HostHeader};
+use crate::health::Outcome;
+use crate::retry::{self, Attempt, Stage, may_repeat};
+use crate::snapshot::{Pool, Route, View};
+use crate::telemetry::Fault;
+use crate::types::{Clock, Moment};
+use crate::upstream::{Answer, Outgoing, SendError, SendErrorKind, Target};
+
+/// One request's dealings with one pool.
+struct Attempts<'a> {
+    view: Rc<View>,
+    route: &'a Route,
+    pool: usize,
+    policy: &'a model::Retry,
+    /// When the whole request must be done.
+    until: Moment,
+}
+
+/// Gets an upstream's answer to `exchange`.
+///
+/// Each attempt goes to an upstream that was not tried before. Whether there is another one is decided by [`retry::may_repeat`] and paid from
+/// the pool's budget. The last upstream tried keeps its slot in `life`, for as long as the answer lasts.
+pub async fn run(life: &mut Life, route: &Route, pool: usize, exchange: &mut Exchange) -> Result<Answer<RequestBody>, Refused> {
+    let view = life.view.clone();
+    let settings = view.pools[pool].settings.clone();
+    let policy = route.retry.as_ref().unwrap_or(&settings.retry);
+    let whole = route.timeout.request.unwrap_or(settings.timeout.request);
+    let until = whole.map_or(Moment::NEVER, |whole| life.started + whole);
+    let attempts = Attempts { view, route, pool, policy, until };
+    life.until = until;
+    attempts.deposit(life);
+    let mut tried = Tried::new();
+    loop {
+        let started = if life.attempts == 0 { life.started } else { Clock::now() };
+        life.attempts += 1;
+        let target = attempts.pick(life, exchange, &mut tried, started)?;
+        let sent = attempts.send(life, exchange, &target, started).await;
+        let now = Clock::now();
+        let failure = match sent {
+            Ok(answer) => {
+                life.upstream_time = Some(now.since(started));
+                let status = answer.response.status().as_u16();
+                attempts.answered(life, status, now.since(started), now);
+                if !policy.statuses.contains(&status) || !attempts.again(life, Stage::Sent, now) {
+                    return Ok(answer);
+                }
+                Refusal::BadResponse
+            }
+            Err(error) => {
+                if let Some(fault) = life.inbound.as_ref().and_then(|inbound| inbound.fault()) {
+                    return Err(fault.into());
+                }
+                let refusal = attempts.failed(life, &error, now);
+                let stage = if error.delivered { Stage::Sent } else { Stage::NeverSent };
+                if !attempts.again(life, stage, now) {
+                    return Err(refusal.into());
+                }
+                refusal
+            }
+        };
+        life.refusal = Some(failure);
+    }
+}
+
+impl Attempts<'_> {
+    fn pool(&self) -> &Pool {
+        &self.view.pools[self.pool]
+    }
+
+    /// Counts the request for the retry budget: one in sixteen counts for sixteen, so that workers share no counter.
+    fn deposit(&self, life: &Life) {
+        const BATCH: u32 = 16;
+        if life.worker.random() % u64::from(BATCH) == 0 {
+            self.pool().kept.budget.deposit(BATCH, life.started);
+        }
+    }
+
+    /// Gives the request a place at an upstream, and the upstream the `Host` it wants.
+    fn pick(&self, life: &mut Life, exchange: &mut Exchange, tried: &mut Tried, now: Moment) -> Result<Arc<Target>, Refused> {
+        // The place of a failed attempt is given back before another is taken.
+        life.slot = None;
+        let choice = Choice { headers: &exchange.head.headers, target: exchange.target.as_str(), client: life.client };
+        let slot = pick(&life.worker, &self.view, self.pool, &choice, tried, now).map_err(|none| {
+            // Where an earlier attempt failed, its failure is the reason that matters.
+            Refused::from(life.refusal.take().unwrap_or(none))
+        })?;
+        tried.push(slot.index());
+        match &self.pool().settings.host {
+            HostHeader::Preserve => {}
+            HostHeader::Upstream => set_host(exchange, &slot.member().configured),
+            HostHeader::Literal(host) => set_host(exchange, host),
+        }
+        let target = slot.member().target.clone();
+        life.slot = Some(slot);
+        Ok(target)
+    }
+
+    async fn send(
+        &self,
+        life: &Life,
+        exchange: &Exchange,
+        target: &Arc<Target>,
+        now: Moment,
+    ) -> Result<Answer<RequestBody>, SendError> {
+        let body = life.inbound.as_ref().map_or(RequestBody::EMPTY, |inbound| inbound.attempt());
+        let settings = &self.pool().settings;
+        let first_byte = self.route.timeout.first_byte.unwrap_or(settings.timeout.first_byte);
+        let left = (self.until != Moment::NEVER).then(|| self.until.since(now));
+        let outgoing = Outgoing {
+            method: &exchange.head.method,
+            target: &exchange.target,
+            headers: &exchange.head.headers,
+            upgrade: exchange.upgrade.is_some(),
+            first_byte: soonest(first_byte, left),
+            idle: self.route.timeout.idle.unwrap_or(settings.timeout.idle),
+        };
+        life.worker.far.send(target, outgoing, body).await.map_err(|failure| failure.error)
+    }
+
+    /// The upstream has answered: what that says of it.
+    fn answered(&self, life: &mut Life, status: u16, latency: Duration, now: Moment) {
+        let Some(slot) = life.slot.as_mut() else { return };
+        let upstream = &slot.member().upstream;
+        let lane = upstream.stats.at(life.worker.lane);
+        lane.requests.up(status);
+        lane.latency.record(latency);
+        upstream.load.sample(latency, now);
+        let bad = status >= 500 && self.pool().settings.eject.on_5xx;
+        let trip = slot.went(if bad { Outcome::Bad } else { Outcome::Good }, now);
+        life.report(trip);
+    }
+
+    /// The attempt has failed: what that says of the upstream, and what the client would be told.
+    fn failed(&self, life: &mut Life, error: &SendError, now: Moment) -> Refusal {
+        let Some(slot) = life.slot.as_mut() else { return Refusal::Internal };
+        let upstream = slot.member().upstream.clone();
+        tracing::debug!(pool = %upstream.pool, upstream = %upstream.address, %error, "attempt failed");
+        if let Some(fault) = fault_of(error.kind) {
+            upstream.stats.at(life.worker.lane).faults.up(fault);
+            let trip = slot.went(Outcome::Bad, now);
+            life.report(trip);
+        }
+        if self.until <= now { Refusal::RequestTimeout } else { refusal_of(error.kind) }
+    }
+
+    /// Whether there is another attempt.
+    fn again(&self, life: &Life, stage: Stage, now: Moment) -> bool {
+        let body = match &life.inbound {
+            None => retry::Body::None,
+            Some(inbound) if inbound.replayable() => retry::Body::Replayable,
+            Some(_) => retry::Body::Gone,
+        };
+        let left = (self.until != Moment::NEVER).then(|| self.until.since(now));
+        let attempt = Attempt { method: &life.method, stage, body, made: life.attempts, allowed: self.policy.attempts, left };
+        let lane = self.pool().kept.stats.at(life.worker.lane);
+        match may_repeat(&attempt, &self.pool().kept.budget, self.policy.budget.0, now) {
+            Ok(()) => lane.retries.up(),
+            Err(retry::NoRepeat::Budget) => {
+                lane.retries_denied.up();
+                return false;
+            }
+            Err(_) => return false,
+        }
+        true
+    }
+}
+
+fn soonest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn set_host(exchange: &mut Exchange, host: &str) {
+    if let Ok(host) = HeaderValue::from_str(host.strip_prefix("unix:").map_or(host, |_| "localhost")) {
+        exchange.head.headers.insert(header::HOST, host);
+    }
+}
+
+/// How a failure is counted; nothing where it was not the upstream's.
+fn fault_of(kind: SendErrorKind) -> Option<Fault> {
+    Some(match kind {
+        SendErrorKind::Refused | SendErrorKind::Unreachable => Fault::Connect,
+        SendErrorKind::ConnectTimeout => Fault::ConnectTimeout,
+        SendErrorKind::TlsFailed | SendErrorKind::TlsTimeout => Fault::Tls,
+        SendErrorKind::Reset | SendErrorKind::ClosedEarly => Fault::Reset,
+        SendErrorKind::SendTimeout | SendErrorKind::FirstByteTimeout => Fault::Timeout,
+        SendErrorKind::BadResponse(_) => Fault::Malformed,
+        SendErrorKind::NoSocket | SendErrorKind::RequestBody => return None,
+    })
+}
+
+fn refusal_of(kind: SendErrorKind) -> Refusal {
+    match kind {
+        SendErrorKind::Refused | SendErrorKind::Unreachable => Refusal::ConnectFailed,
+        SendErrorKind::NoSocket => Refusal::NoSocket,
+        SendErrorKind::ConnectTimeout => Refusal::ConnectTimeout,
+        SendErrorKind::TlsFailed => Refusal::TlsFailed,
+        SendErrorKind::TlsTimeout => Refusal::TlsTimeout,
+        SendErrorKind::Reset | SendErrorKind::ClosedEarly => Refusal::UpstreamClosed,
+        SendErrorKind::SendTimeout | SendErrorKind::FirstByteTimeout => Refusal::FirstByteTimeout,
+        SendErrorKind::BadResponse(_) => Refusal::BadResponse,
+        SendErrorKind::RequestBody => Refusal::BodyBroken,
+    }
+}

@@ -1,0 +1,136 @@
+//! An answer's body on its way to the client, with everything the request holds.
+//!
+//! The guards leave with the body: the slot at the upstream, the permits of the limits, the place in the counters. They are given back when the last
+//! byte has been handed on, or when the client leaves and the body is dropped. An enum, never a boxed trait object.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::Refusal;
+use super::life::Life;
+use super::request_body::RequestBody;
+use crate::upstream::{BodyError, UpstreamBody};
+
+/// What an answer's body is made of.
+#[derive(Debug)]
+pub enum Content {
+    /// Nothing.
+    Empty,
+    /// One piece of our own.
+    Whole(Bytes),
+    /// What the upstream sends, as it comes.
+    Upstream(UpstreamBody<RequestBody>),
+}
+
+/// A body with the life of its request.
+#[derive(Debug)]
+pub struct Body {
+    content: Content,
+    life: Option<Box<Life>>,
+}
+
+/// The answer broke off: its sender failed, or it was cut at the end of a drain. The client must see a broken message.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The upstream failed in the middle.
+    #[error(transparent)]
+    Upstream(#[from] BodyError),
+    /// The upstream's drain has ended.
+    #[error("cut at the end of its upstream's drain")]
+    Drained,
+}
+
+impl Body {
+    /// The body of `life`'s answer.
+    pub fn new(content: Content, mut life: Box<Life>) -> Self {
+        let mut body = Body { content, life: None };
+        if body.content_ended() {
+            life.ended = true;
+            drop(life);
+        } else {
+            body.life = Some(life);
+        }
+        body
+    }
+
+    /// A body that belongs to no request, for answers to requests that never became one.
+    pub fn detached(content: Content) -> Self {
+        Body { content, life: None }
+    }
+
+    fn content_ended(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Whole(piece) => piece.is_empty(),
+            Content::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    /// The request is over: everything it holds is given back.
+    fn end(&mut self, broken: Option<Refusal>) {
+        if let Some(mut life) = self.life.take() {
+            life.ended = broken.is_none();
+            life.broken = broken;
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = &mut *self;
+        let polled = match &mut this.content {
+            Content::Empty => Poll::Ready(None),
+            Content::Whole(piece) => {
+                let piece = std::mem::take(piece);
+                this.content = Content::Empty;
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Content::Upstream(body) => {
+                if this.life.as_ref().is_some_and(|life| life.is_cut()) {
+                    this.end(Some(Refusal::DrainDeadline));
+                    this.content = Content::Empty;
+                    return Poll::Ready(Some(Err(Broken::Drained)));
+                }
+                Pin::new(body).poll_frame(cx)
+            }
+        };
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                this.end(None);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(life) = this.life.as_mut() {
+                    life.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                }
+                if this.content_ended() {
+                    this.end(None);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.end(Some(Refusal::UpstreamClosed));
+                Poll::Ready(Some(Err(Broken::Upstream(error))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Whole(piece) => SizeHint::with_exact(piece.len() as u64),
+            Content::Upstream(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The way of a request, in order.
+
+use std::rc::Rc;
+
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri};
+use hyper::body::{Body as _, Incoming};
+
+use super::body::{Body, Content};
+use super::facts::Facts;
+use super::life::Life;
+use super::normalize::{Normal, normalize};
+use super::refuse::Refused;
+use super::request_body::{Bounds, Inbound};
+use super::respond::Exchange;
+use super::tunnel::Switching;
+use super::worker::Worker;
+use super::{Connection, Refusal, attempt, client, refuse, respond, tunnel};
+use crate::config::model;
+use crate::limit::{Admission, Reason, Who, admit_all};
+use crate::route::{Match, Question};
+use crate::snapshot::{Action, Pool, Route};
+
+/// Answers a request: by an upstream, or by the refusal table.
+pub async fn handle(worker: Rc<Worker>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let mut life = Life::begin(worker, connection, &parts);
+    match forward(&mut life, parts, body).await {
+        Ok(response) => match life.joint.take() {
+            Some(joint) => {
+                tokio::task::spawn_local(tunnel::run(*joint, life));
+                response.map(Body::detached)
+            }
+            None => response.map(|content| Body::new(content, life)),
+        },
+        Err(refused) => refuse::answer(life, refused),
+    }
+}
+
+/// One request's way: normalize, route, admit, pick and send, respond.
+async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Response<Content>, Refused> {
+    let view = life.view.clone();
+    let listener = &view.listeners[life.connection.listener()].settings;
+    let uri = std::mem::take(&mut parts.uri);
+    let normal = normalize(&mut parts, &uri, listener.underscores)?; // 400
+    life.client = client::address(life.client, &listener.trusted_proxies, &parts.headers, listener.forwarded);
+
+    let question = question(life.connection.listener(), &normal, &parts, life.client);
+    let found = view.table.find(&question).ok_or(Refusal::NoRoute)?; // 404
+    life.route = Some(found.rule);
+    let route = &view.routes[found.rule];
+    admit(life, route, &parts).await?; // 429
+
+    let pool = match &route.action {
+        Action::Redirect(..) | Action::Respond { .. } => return respond::own(life, route, &parts, &normal, &found),
+        Action::Pool(pool) => *pool,
+        Action::Split(shares) => share(shares, life.worker.random()),
+    };
+    life.inbound = inbound(life, route, &view.pools[pool], listener, body)?; // 413
+    let mut exchange = prepare(life, route, listener, parts, &normal, &found)?;
+    let answer = attempt::run(life, route, pool, &mut exchange).await?; // 502, 503, 504
+    respond::upstream(life, route, exchange, answer)
+}
+
+/// What the route table is asked about a request.
+pub fn question<'a>(listener: usize, normal: &'a Normal<'_>, parts: &'a Parts, client: std::net::IpAddr) -> Question<'a> {
+    Question {
+        listener: listener as u32,
+        host: normal.name(),
+        path: normal.matching(),
+        query: normal.query,
+        method: &parts.method,
+        headers: &parts.headers,
+        client: Some(client),
+    }
+}
+
+/// Asks the route's limits. A request that is to wait waits here, holding its place.
+async fn admit(life: &mut Life, route: &Route, parts: &Parts) -> Result<(), Refused> {
+    if route.limits.is_empty() {
+        return Ok(());
+    }
+    let who = Who { client: life.client, headers: &parts.headers, connection: life.connection.seats() };
+    let lane = life.worker.lane;
+    let count = |index: usize, decision| route.limit_answers[index].1.at(lane).decided(decision);
+    match admit_all(&route.limits, who, life.started, count) {
+        Admission::Proceed(permit, _) => life.permit = permit,
+        Admission::Wait(span, permit, _) => {
+            life.permit = permit;
+            tokio::time::sleep(span).await;
+        }
+        Admission::Refuse(refusal) => {
+            let reason = match refusal.reason {
+                Reason::Rate => Refusal::RateLimited,
+                Reason::Requests => Refusal::RequestsLimited,
+                Reason::Connections => Refusal::ConnectionsLimited,
+            };
+            let status = route.limit_answers[refusal.limiter].0;
+            return Err(Refused::by_limit(reason, status, refusal));
+        }
+    }
+    Ok(())
+}
+
+/// The pool that a draw falls on; `shares` holds cumulative weights.
+fn share(shares: &[(u64, usize)], random: u64) -> usize {
+    let total = shares.last().map_or(1, |(total, _)| (*total).max(1));
+    let draw = random % total;
+    let hit = shares.partition_point(|(until, _)| *until <= draw);
+    shares.get(hit).or(shares.last()).map_or(0, |(_, pool)| *pool)
+}
+
+/// The request's body, if it has one.
+fn inbound(life: &Life, route: &Route, pool: &Pool, listener: &model::Listener, body: Incoming) -> Result<Option<Rc<Inbound>>, Refused> {
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    let retry = route.retry.as_ref().unwrap_or(&pool.settings.retry);
+    let bounds = Bounds {
+        max_body: route.max_body.or(listener.max_body.map(|size| size.0)).unwrap_or(u64::MAX),
+        keep: if retry.attempts > 1 { retry.body.0 } else { 0 },
+        between: listener.body_timeout,
+    };
+    Ok(Some(Inbound::new(body, bounds, life.worker.sweep.deadline())?))
+}
+
+/// The request as upstreams get it.
+fn prepare(
+    life: &mut Life,
+    route: &Route,
+    listener: &model::Listener,
+    mut parts: Parts,
+    normal: &Normal<'_>,
+    found: &Match<'_>,
+) -> Result<Exchange, Refused> {
+    let random = u128::from(life.worker.random()) << 64 | u128::from(life.worker.random());
+    let upgrade = Switching::asked(&mut parts, normal, random);
+    let headers = &mut parts.headers;
+    headers.insert(header::HOST, normal.host.clone());
+    // We answer an expectation ourselves, once the upstream takes the body.
+    headers.remove(header::EXPECT);
+    if normal.trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    let introduction = life.connection.introduction(&listener.trusted_proxies);
+    client::introduce(headers, listener.forwarded, &introduction, life.client, &normal.host);
+    if listener.via {
+        client::via(headers, life.version);
+    }
+    let id = client::request_id(headers, listener.request_id, random);
+    life.identified(id);
+    let target = target(life, route, &parts, normal, found)?;
+    let mut headers = std::mem::take(&mut parts.headers);
+    let facts = Facts::new(life, route, &parts, normal.forward(), normal.query).with_match(found);
+    route.request_headers.apply(&mut headers, &facts);
+    parts.headers = headers;
+    Ok(Exchange { head: parts, target, upgrade })
+}
+
+/// Path and query as they go upstream.
+fn target(life: &Life, route: &Route, parts: &Parts, normal: &Normal<'_>, found: &Match<'_>) -> Result<PathAndQuery, Refused> {
+    let text = match &route.rewrite {
+        Some(rewrite) => rewrite.apply(found, &Facts::new(life, route, parts, normal.forward(), normal.query)),
+        None => match normal.query {
+            None => normal.forward().to_owned(),
+            Some(query) => format!("{}?{query}", normal.forward()),
+        },
+    };
+    Ok(PathAndQuery::try_from(text).map_err(|_| Refusal::BadPath)?)
+}
+
+/// For tests and `explain`: a whole request's question, from what a person typed.
+pub fn normalized<'a>(parts: &mut Parts, uri: &'a Uri) -> Result<Normal<'a>, Refusal> {
+    normalize(parts, uri, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_drawn_by_weight() {
+        let shares = [(95, 7), (100, 8)];
+        let counts = (0..100).fold([0, 0], |mut counts, draw| {
+            counts[share(&shares, draw) - 7] += 1;
+            counts
+        });
+        assert_eq!(counts, [95, 5]);
+    }
+}

@@ -1,0 +1,80 @@
+//! Answers of our own, made from the refusal table and nothing else.
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::Refusal;
+use super::body::{Body, Content};
+use super::life::Life;
+use super::pages::Page;
+use crate::limit;
+
+/// `Proxy-Status`, RFC 9209.
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// Why a request is not passed on, with what its answer says beyond the table.
+#[derive(Debug)]
+pub struct Refused {
+    refusal: Refusal,
+    limit: Option<Box<Limited>>,
+}
+
+/// What a limit's refusal says.
+#[derive(Debug)]
+struct Limited {
+    status: StatusCode,
+    refusal: limit::Refusal,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Refused { refusal, limit: None }
+    }
+}
+
+impl Refused {
+    /// By a limit, with the status that its rule names.
+    pub fn by_limit(label: Refusal, status: StatusCode, refusal: limit::Refusal) -> Self {
+        Refused { refusal: label, limit: Some(Box::new(Limited { status, refusal })) }
+    }
+}
+
+/// The answer to a refused request.
+pub fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
+    let row = refused.refusal.row();
+    let status = refused.limit.as_ref().map_or(refused.refusal.status(), |limited| limited.status);
+    life.status = Some(status);
+    life.refusal = Some(refused.refusal);
+    let page = page(&life, status);
+    let mut response = plain(status, page, row.text);
+    let headers = response.headers_mut();
+    if let Ok(token) = HeaderValue::from_str(&format!("tidegate; error={}", row.proxy_status)) {
+        headers.insert(PROXY_STATUS, token);
+    }
+    if let Some(limited) = &refused.limit {
+        limited.refusal.tell(headers);
+    }
+    if row.close && life.version <= http::Version::HTTP_11 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|content| Body::new(content, life))
+}
+
+/// The dressed answer for a status: the route's, else the top level's.
+pub fn page(life: &Life, status: StatusCode) -> Option<Page> {
+    let of_route = life.route().and_then(|route| route.pages.find(status));
+    of_route.or_else(|| life.view.pages.find(status)).cloned()
+}
+
+/// A bare answer with a page or a line of text.
+pub fn plain(status: StatusCode, page: Option<Page>, text: &'static str) -> Response<Content> {
+    let page = page.unwrap_or_else(|| Page {
+        body: Bytes::from(format!("{} {text}\n", status.as_u16())),
+        content_type: HeaderValue::from_static("text/plain; charset=utf-8"),
+    });
+    let mut response = Response::new(Content::Whole(page.body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, page.content_type);
+    response
+}

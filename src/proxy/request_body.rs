@@ -1,0 +1,231 @@
+//! A request's body on its way to an upstream: passed on piece by piece, bounded, timed, and kept while it may be needed again.
+//!
+//! The body is read from the client at most once. What has been read is kept up to `retry.body`, so that another attempt can send it
+//! again and then go on reading where the last one stopped. Nothing is read ahead of what the upstream takes.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::Refusal;
+use crate::sweep::Deadline;
+
+/// The client's body, shared by the attempts to send it.
+#[derive(Debug)]
+pub struct Inbound {
+    source: RefCell<Incoming>,
+    kept: RefCell<Vec<Bytes>>,
+    trailers: RefCell<Option<HeaderMap>>,
+    kept_bytes: Cell<u64>,
+    keep_at_most: u64,
+    lost: Cell<bool>,
+    ended: Cell<bool>,
+    received: Cell<u64>,
+    max_body: u64,
+    between: Duration,
+    deadline: Deadline,
+    attempt: Cell<u32>,
+    fault: Cell<Option<Refusal>>,
+}
+
+/// What a body may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes at most.
+    pub max_body: u64,
+    /// Bytes kept for another attempt, at most.
+    pub keep: u64,
+    /// Time between two pieces.
+    pub between: Duration,
+}
+
+impl Inbound {
+    /// Takes a client's body.
+    ///
+    /// **Errors**: [`Refusal::BodyTooLarge`] where its announced length is over the bound already.
+    pub fn new(source: Incoming, bounds: Bounds, deadline: Deadline) -> Result<Rc<Self>, Refusal> {
+        if source.size_hint().lower() > bounds.max_body {
+            return Err(Refusal::BodyTooLarge);
+        }
+        Ok(Rc::new(Inbound {
+            source: RefCell::new(source),
+            kept: RefCell::default(),
+            trailers: RefCell::default(),
+            kept_bytes: Cell::new(0),
+            keep_at_most: bounds.keep,
+            lost: Cell::new(false),
+            ended: Cell::new(false),
+            received: Cell::new(0),
+            max_body: bounds.max_body,
+            between: bounds.between,
+            deadline,
+            attempt: Cell::new(0),
+            fault: Cell::new(None),
+        }))
+    }
+
+    /// A body for one more attempt, from the first byte. Earlier attempts' bodies end with an error from now on.
+    pub fn attempt(self: &Rc<Self>) -> RequestBody {
+        self.attempt.set(self.attempt.get() + 1);
+        RequestBody(Some(Pass { inbound: self.clone(), attempt: self.attempt.get(), next: 0, trailers_sent: false }))
+    }
+
+    /// Whether all that has been read is still there to be sent again.
+    pub fn replayable(&self) -> bool {
+        !self.lost.get()
+    }
+
+    /// What went wrong on the client's side, if anything.
+    pub fn fault(&self) -> Option<Refusal> {
+        self.fault.get()
+    }
+
+    /// Bytes read from the client.
+    pub fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// Whether the client has sent all of it.
+    pub fn ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    fn poll_source(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match Pin::new(&mut *self.source.borrow_mut()).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.deadline.set(crate::types::Moment::NEVER);
+                Poll::Ready(self.took(frame).transpose())
+            }
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(self.fail(Refusal::BodyBroken)))),
+            Poll::Ready(None) => {
+                self.ended.set(true);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                if self.deadline.at() == crate::types::Moment::NEVER {
+                    self.deadline.set_after(Some(self.between));
+                }
+                self.deadline.poll_expired(cx).map(|()| Some(Err(self.fail(Refusal::BodyTimeout))))
+            }
+        }
+    }
+
+    /// Counts and keeps a piece that came from the client.
+    fn took(&self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, RequestBodyError> {
+        let frame = match frame.into_data() {
+            Ok(data) => {
+                self.received.set(self.received.get() + data.len() as u64);
+                if self.received.get() > self.max_body {
+                    return Err(self.fail(Refusal::BodyTooLarge));
+                }
+                self.keep(&data);
+                Frame::data(data)
+            }
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => {
+                    self.ended.set(true);
+                    *self.trailers.borrow_mut() = Some(trailers.clone());
+                    Frame::trailers(trailers)
+                }
+                Err(_) => return Ok(None),
+            },
+        };
+        Ok(Some(frame))
+    }
+
+    fn keep(&self, data: &Bytes) {
+        if self.lost.get() {
+            return;
+        }
+        self.kept_bytes.set(self.kept_bytes.get() + data.len() as u64);
+        if self.kept_bytes.get() > self.keep_at_most {
+            self.lost.set(true);
+            self.kept.borrow_mut().clear();
+        } else {
+            self.kept.borrow_mut().push(data.clone());
+        }
+    }
+
+    fn fail(&self, fault: Refusal) -> RequestBodyError {
+        self.fault.set(Some(fault));
+        RequestBodyError(fault)
+    }
+}
+
+/// A request's body as an upstream connection takes it; [`RequestBody::EMPTY`] for none.
+#[derive(Debug)]
+pub struct RequestBody(Option<Pass>);
+
+#[derive(Debug)]
+struct Pass {
+    inbound: Rc<Inbound>,
+    attempt: u32,
+    next: usize,
+    trailers_sent: bool,
+}
+
+impl RequestBody {
+    /// No body.
+    pub const EMPTY: RequestBody = RequestBody(None);
+}
+
+/// The client's side of the body failed; the refusal says how.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the client's request body: {}", .0.row().label)]
+pub struct RequestBodyError(pub Refusal);
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let Some(pass) = self.0.as_mut() else { return Poll::Ready(None) };
+        let inbound = &pass.inbound;
+        if pass.attempt != inbound.attempt.get() {
+            // Another attempt has taken over: this one's connection is being given up.
+            return Poll::Ready(Some(Err(RequestBodyError(Refusal::UpstreamClosed))));
+        }
+        if let Some(fault) = inbound.fault.get() {
+            return Poll::Ready(Some(Err(RequestBodyError(fault))));
+        }
+        if let Some(piece) = inbound.kept.borrow().get(pass.next) {
+            pass.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
+        }
+        if inbound.ended.get() {
+            let trailers = inbound.trailers.borrow().clone().filter(|_| !std::mem::replace(&mut pass.trailers_sent, true));
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let polled = inbound.poll_source(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            pass.next += usize::from(frame.is_data());
+            pass.trailers_sent |= frame.is_trailers();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|pass| {
+            let inbound = &pass.inbound;
+            let all_replayed = pass.next >= inbound.kept.borrow().len() || inbound.lost.get();
+            all_replayed && inbound.trailers.borrow().is_none() && (inbound.ended.get() || inbound.source.borrow().is_end_stream())
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let Some(pass) = self.0.as_ref() else { return SizeHint::with_exact(0) };
+        let left = pass.inbound.source.borrow().size_hint();
+        let replay: u64 = pass.inbound.kept.borrow().iter().skip(pass.next).map(|piece| piece.len() as u64).sum();
+        match left.exact() {
+            Some(left) => SizeHint::with_exact(left + replay),
+            None => SizeHint::default(),
+        }
+    }
+}

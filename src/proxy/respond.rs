@@ -1,0 +1,157 @@
+//! The answer: an upstream's, made fit for the client, or one that the route gives by itself.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Response, StatusCode, Version};
+
+use super::body::Content;
+use super::facts::Facts;
+use super::life::Life;
+use super::normalize::{Normal, strip};
+use super::refuse::{Refused, page, plain};
+use super::request_body::RequestBody;
+use super::tunnel::Switching;
+use super::{Refusal, pick, tunnel};
+use crate::config::model::StickyKey;
+use crate::route::Match;
+use crate::snapshot::{Action, Pool, Route};
+use crate::types::Clock;
+use crate::upstream::Answer;
+
+/// A request as it goes to upstreams, kept until its answer is there.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Method and headers.
+    pub head: Parts,
+    /// Path and query.
+    pub target: PathAndQuery,
+    /// What the client wants to switch to.
+    pub upgrade: Option<Switching>,
+}
+
+/// The answer of a route that needs no upstream: a redirect or a fixed answer.
+pub fn own(life: &mut Life, route: &Route, parts: &Parts, normal: &Normal<'_>, found: &Match<'_>) -> Result<Response<Content>, Refused> {
+    let facts = Facts::new(life, route, parts, normal.forward(), normal.query).with_match(found);
+    let mut text = BytesMut::new();
+    let mut response = match &route.action {
+        Action::Redirect(to, status) => {
+            to.render(&facts, &mut text);
+            let location = HeaderValue::from_maybe_shared(text.freeze()).map_err(|_| Refusal::BadPath)?;
+            let mut response = plain(*status, page(life, *status), status.canonical_reason().unwrap_or("Redirect"));
+            response.headers_mut().insert(header::LOCATION, location);
+            response
+        }
+        Action::Respond { status, body, content_type } => {
+            body.render(&facts, &mut text);
+            let mut response = Response::new(Content::Whole(text.freeze()));
+            *response.status_mut() = *status;
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
+            response
+        }
+        Action::Pool(_) | Action::Split(_) => return Err(Refusal::Internal.into()),
+    };
+    route.response_headers.apply(response.headers_mut(), &facts);
+    life.status = Some(response.status());
+    Ok(without_body_where_there_is_none(response, parts.method == http::Method::HEAD))
+}
+
+/// A HEAD's answer says how long its body would be and has none; 204 and 304 have none either (RFC 9110 §6.4.1).
+fn without_body_where_there_is_none(mut response: Response<Content>, head: bool) -> Response<Content> {
+    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if head && !bodiless && let Content::Whole(body) = response.body() {
+        let length = HeaderValue::from(body.len());
+        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    if bodiless {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    if head || bodiless {
+        *response.body_mut() = Content::Empty;
+    }
+    response
+}
+
+/// An upstream's answer on its way to the client.
+pub fn upstream(life: &mut Life, route: &Route, exchange: Exchange, answer: Answer<RequestBody>) -> Result<Response<Content>, Refused> {
+    let (mut head, body) = answer.response.into_parts();
+    life.upstream_status = head.status.as_u16();
+    // What broke an earlier attempt is history: this one was answered.
+    life.refusal = None;
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return tunnel::switch(life, exchange, head, answer.upgraded);
+    }
+    head.version = Version::HTTP_11;
+    // What an upstream nominates in `Connection` is its own affair; nothing of it can smuggle a request.
+    let _ = strip(&mut head.headers, true);
+    remember(life, &exchange.head.headers, &mut head.headers);
+    let facts = Facts::new(life, route, &exchange.head, exchange.target.path(), exchange.target.query());
+    route.response_headers.apply(&mut head.headers, &facts);
+    life.status = Some(head.status);
+    if route.intercept_errors
+        && (head.status.is_client_error() || head.status.is_server_error())
+        && let Some(page) = page(life, head.status)
+    {
+        let response = plain(head.status, Some(page), "");
+        return Ok(without_body_where_there_is_none(response, exchange.head.method == http::Method::HEAD));
+    }
+    Ok(Response::from_parts(head, Content::Upstream(body)))
+}
+
+/// Keeps the client where it is: inserts the pool's cookie, or learns the key that the answer holds.
+fn remember(life: &Life, asked: &HeaderMap, headers: &mut HeaderMap) {
+    let Some(slot) = &life.slot else { return };
+    let Some(sticky) = &slot.pool().settings.sticky else { return };
+    let identity = slot.member().upstream.identity;
+    if let Some(name) = &sticky.cookie {
+        let has_it = pick::cookie(asked, name).is_some_and(|value| u64::from_str_radix(value, 16) == Ok(identity));
+        if !has_it
+            && let Ok(cookie) = HeaderValue::from_str(&cookie(name, identity, life.connection.scheme() == "https"))
+        {
+            headers.append(header::SET_COOKIE, cookie);
+        }
+        return;
+    }
+    let key = match &sticky.learn {
+        None => None,
+        Some(StickyKey::Header(name)) => headers.get(name).map(HeaderValue::as_bytes),
+        Some(StickyKey::Cookie(name)) => headers.get_all(header::SET_COOKIE).iter().find_map(|line| set_cookie(line.as_bytes(), name)),
+    };
+    if let Some(key) = key.filter(|key| !key.is_empty()) {
+        slot.pool().kept.learned.learn(key, identity, sticky.max_entries as usize, Clock::now());
+    }
+}
+
+fn cookie(name: &str, identity: u64, secure: bool) -> String {
+    let secure = if secure { "; Secure" } else { "" };
+    format!("{name}={identity:016x}; Path=/; HttpOnly; SameSite=Lax{secure}")
+}
+
+/// The value that a `Set-Cookie` line gives to the cookie `name`.
+fn set_cookie<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let pair = line.split(|byte| *byte == b';').next()?.trim_ascii();
+    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_cookie_line_gives_its_value() {
+        assert_eq!(set_cookie(b"SID=abc; Path=/", "SID"), Some(&b"abc"[..]));
+        assert_eq!(set_cookie(b"SID2=abc", "SID"), None);
+    }
+
+    #[test]
+    fn a_heads_answer_says_the_length_and_has_no_body() {
+        let whole = || Response::new(Content::Whole(Bytes::from_static(b"hello")));
+        let response = without_body_where_there_is_none(whole(), true);
+        assert_eq!(response.headers()[header::CONTENT_LENGTH], "5");
+        assert!(matches!(response.body(), Content::Empty));
+        let mut none = whole();
+        *none.status_mut() = StatusCode::NO_CONTENT;
+        assert!(matches!(without_body_where_there_is_none(none, false).body(), Content::Empty));
+    }
+}

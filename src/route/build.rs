@@ -99,11 +99,9 @@ impl<'a> Builder<'a> {
             PathPattern::Prefix(path) => {
                 let path = canonical_path(path, false)?;
                 let prefix = path.trim_end_matches('/');
-                // Every path starts with `/` and the border is behind it: the same as a raw prefix.
-                match prefix.len() as u32 {
-                    0 => (Kind::Raw { length: 1, over_regex: false }, Some("/".into())),
-                    length => (Kind::Border(length), Some(prefix.into())),
-                }
+                // All of `/`'s paths start with `/`, but the border is in front of that.
+                let planted = if prefix.is_empty() { "/" } else { prefix };
+                (Kind::Border(prefix.len() as u32), Some(planted.into()))
             }
             PathPattern::RawPrefix { prefix, over_regex } => {
                 let prefix = canonical_path(prefix, true)?;
@@ -174,8 +172,8 @@ fn host(pattern: HostPattern, own: &[u32], drafts: &[Draft], entries: &[Entry], 
 fn planted(draft: &Draft, at: u32) -> Option<(&str, Place, u32)> {
     let place = match draft.kind {
         Kind::Exact => Place::Exact,
+        Kind::Border(0) | Kind::Raw { .. } => Place::Raw,
         Kind::Border(_) => Place::Border,
-        Kind::Raw { .. } => Place::Raw,
         Kind::Regex(_) | Kind::Any => return None,
     };
     Some((draft.path.as_deref()?, place, at))

@@ -2,22 +2,28 @@
 
 mod build;
 mod condition;
+mod edit;
 mod hash;
 pub mod host;
 pub mod path;
 mod pattern;
 mod question;
+mod rewrite;
 mod rule;
 mod table;
+mod template;
 #[cfg(test)]
 mod tests;
 mod tree;
 
+pub use edit::{EditError, EditList, EditProblem, HeaderEdit};
 pub use host::{Host, HostError};
-pub use path::{Path, PathError};
+pub use path::{Path, PathError, normalize};
 pub use pattern::{Condition, HostPattern, PathPattern, PatternError, Subject, ValuePattern};
 pub use question::{Encoded, Question, cookies, parameters};
+pub use rewrite::{Rewrite, RewriteError, Target, TargetError};
 pub use rule::Rule;
 mod stub;
 pub use stub::*;
 pub use table::{Match, Matched, Table};
+pub use template::{Captured, Group, Template, TemplateError, TemplateProblem, VARIABLES, Variable, Variables};

@@ -27,7 +27,7 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Exact,
-    /// A prefix of this length, on a segment border.
+    /// A prefix of this length, on a segment border; zero for `/`.
     Border(u32),
     Raw {
         length: u32,
@@ -115,6 +115,8 @@ impl Key {
     pub(super) fn new(priority: i32, host: HostRank, kind: Kind, weight: Weight, file: u32) -> Key {
         let (class, length, raw) = match kind {
             Kind::Exact => (Class::Exact, 0, false),
+            // Takes the same paths as the raw `/`, so nothing sets them apart.
+            Kind::Border(0) => (Class::Prefix, 1, true),
             Kind::Border(length) => (Class::Prefix, length, false),
             Kind::Raw { length, .. } => (Class::Prefix, length, true),
             Kind::Regex(_) => (Class::Regex, 0, false),

@@ -114,7 +114,7 @@ pub enum Matched<'t> {
     Exact,
     /// By its beginning.
     Prefix {
-        /// How much of [`Path::matching`](super::Path::matching), without a final slash where `on_border`.
+        /// How much of [`Path::matching`](super::Path::matching); without a final slash where `on_border`, so zero for `/`.
         length: usize,
         /// Whether the prefix ends where a segment ends.
         on_border: bool,

@@ -314,10 +314,11 @@ fn a_match_tells_what_matched() {
         rule("raw").path("raw /raw"),
         rule("regex").path("~ ^/u/([0-9]+)"),
         rule("exact").path("= /e"),
+        rule("root").host("root").path("/"),
         rule("any"),
     ]);
     let how = |path: &str| {
-        let ask = ask(&format!("GET x{path}"));
+        let ask = ask(&format!("GET {path}"));
         match table.find(&ask.question()).unwrap().path {
             Matched::Any => "any".to_owned(),
             Matched::Exact => "exact".to_owned(),
@@ -325,11 +326,12 @@ fn a_match_tells_what_matched() {
             Matched::Regex(regex) => regex.as_str().to_owned(),
         }
     };
-    assert_eq!(how("/api/x"), "4 true");
-    assert_eq!(how("/rawer"), "4 false");
-    assert_eq!(how("/u/12"), "^/u/([0-9]+)");
-    assert_eq!(how("/e"), "exact");
-    assert_eq!(how("/"), "any");
+    assert_eq!(how("x/api/x"), "4 true");
+    assert_eq!(how("x/rawer"), "4 false");
+    assert_eq!(how("x/u/12"), "^/u/([0-9]+)");
+    assert_eq!(how("x/e"), "exact");
+    assert_eq!(how("x/"), "any");
+    assert_eq!(how("root/x"), "0 true");
 }
 
 #[test]

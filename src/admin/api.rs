@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 
 use super::access::Denial;
-use super::model::{PoolStatus, UpstreamStatus};
+use super::model::{PoolStatus, Status, UpstreamStatus};
 use super::{Access, Change, ChangeError, Control};
 use crate::health;
 use crate::telemetry;
@@ -92,16 +92,21 @@ async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) 
     response
 }
 
-async fn status<C: Control>(State(control): State<C>) -> Response {
-    Json(control.status().await).into_response()
+async fn look<C: Control>(control: &C) -> Result<Status, Failed> {
+    let ended = || Failed(StatusCode::SERVICE_UNAVAILABLE, "Tidegate is shutting down".to_owned());
+    control.status().await.ok_or_else(ended)
 }
 
-async fn pools<C: Control>(State(control): State<C>) -> Response {
-    Json(control.status().await.pools).into_response()
+async fn status<C: Control>(State(control): State<C>) -> Result<Json<Status>, Failed> {
+    look(&control).await.map(Json)
+}
+
+async fn pools<C: Control>(State(control): State<C>) -> Result<Json<Vec<PoolStatus>>, Failed> {
+    Ok(Json(look(&control).await?.pools))
 }
 
 async fn pool<C: Control>(State(control): State<C>, Path(name): Path<String>) -> Result<Json<PoolStatus>, Failed> {
-    let found = control.status().await.pools.into_iter().find(|pool| pool.name == name);
+    let found = look(&control).await?.pools.into_iter().find(|pool| pool.name == name);
     found.map(Json).ok_or_else(|| ChangeError::NoPool(name).into())
 }
 
@@ -146,7 +151,7 @@ async fn change<C: Control>(
     let mut after = control.change(&pool, &upstream, change).await?;
     while asked.waits() && matches!(change, Change::Drain { .. }) && after.state == health::State::Draining {
         tokio::time::sleep(LOOK).await;
-        match find(&control, &pool, &upstream).await {
+        match find(&control, &pool, &upstream).await? {
             Some(now) => after = now,
             // One that a reload has removed goes once it is empty.
             None => after.state = health::State::Drained,
@@ -155,9 +160,9 @@ async fn change<C: Control>(
     Ok(Json(after))
 }
 
-async fn find<C: Control>(control: &C, pool: &str, upstream: &str) -> Option<UpstreamStatus> {
-    let pool = control.status().await.pools.into_iter().find(|known| known.name == pool)?;
-    pool.upstreams.into_iter().find(|known| known.address == upstream)
+async fn find<C: Control>(control: &C, pool: &str, upstream: &str) -> Result<Option<UpstreamStatus>, Failed> {
+    let pool = look(control).await?.pools.into_iter().find(|known| known.name == pool);
+    Ok(pool.and_then(|pool| pool.upstreams.into_iter().find(|known| known.address == upstream)))
 }
 
 async fn reload<C: Control>(State(control): State<C>) -> Response {

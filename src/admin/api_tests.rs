@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use super::super::Bound;
-use super::super::model::{Status, Verdict};
+use super::super::model::Verdict;
 use super::*;
 use crate::config::model::{Admin, Secret};
 use crate::types::Bind;
@@ -43,7 +43,7 @@ fn upstream(state: health::State) -> UpstreamStatus {
 }
 
 impl Control for Asked {
-    async fn status(&self) -> Status {
+    async fn status(&self) -> Option<Status> {
         let mut record = self.0.lock().unwrap();
         let state = if record.left == 0 { health::State::Drained } else { health::State::Draining };
         record.left = record.left.saturating_sub(1);
@@ -53,7 +53,7 @@ impl Control for Asked {
             panic: false,
             upstreams: vec![upstream(state)],
         };
-        Status {
+        Some(Status {
             version: "0".to_owned(),
             pid: 1,
             uptime_seconds: 1.0,
@@ -68,7 +68,7 @@ impl Control for Asked {
             last_reload: verdict(true),
             listeners: Vec::new(),
             pools: vec![app],
-        }
+        })
     }
 
     async fn change(&self, pool: &str, address: &str, change: Change) -> Result<UpstreamStatus, ChangeError> {

@@ -33,8 +33,8 @@ use model::{Status, UpstreamStatus, Verdict};
 
 /// What the API asks of control. Cheap to clone; calls are answered by control's own loop, one after the other.
 pub trait Control: Clone + Send + Sync + 'static {
-    /// How everything is.
-    fn status(&self) -> impl Future<Output = Status> + Send;
+    /// How everything is; nothing once control has ended.
+    fn status(&self) -> impl Future<Output = Option<Status>> + Send;
 
     /// Changes what is done with one upstream and tells how it is then.
     ///

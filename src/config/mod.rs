@@ -24,6 +24,7 @@ mod reference;
 mod rule;
 mod secret;
 mod section;
+mod setting;
 mod show;
 mod source;
 mod surroundings;
@@ -136,6 +137,40 @@ fn schemas() -> Vec<Schema> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_on_the_disk_are_found_from_where_they_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        std::fs::create_dir(folder.path().join("routes")).unwrap();
+        write("main.toml", "include = [\"routes/*.toml\", \"routes/../main2.toml\"]\n[listener.web]\nbind = \":80\"\n");
+        write("main2.toml", "error_pages = { 502 = \"sorry.html\" }\n");
+        write("sorry.html", "sorry");
+        write("routes/b.toml", "[[route]]\npath = \"/b\"\nrespond = 204\nerror_pages = { 404 = \"lost.html\" }\n");
+        write("routes/lost.html", "lost");
+        std::os::unix::fs::symlink("../main.toml", folder.path().join("routes/a.toml")).unwrap();
+        let outcome = from_disk(&folder.path().join("main.toml"));
+        assert!(outcome.problems.is_empty(), "{}", render(&outcome.problems, false));
+        let config = outcome.config.unwrap();
+        assert_eq!(config.route[0].error_pages["404"], folder.path().join("routes/lost.html"));
+        assert_eq!(std::fs::read(&config.error_pages["502"]).unwrap(), b"sorry");
+        assert_eq!(outcome.folders.into_iter().collect::<Vec<_>>(), [folder.path().join("routes")]);
+        for name in ["main.toml", "routes/b.toml", "routes/lost.html", "sorry.html"] {
+            let known = outcome.files.iter().any(|file| std::fs::canonicalize(file).unwrap().ends_with(name));
+            assert!(known, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["", "none.toml"] {
+            let outcome = from_disk(&folder.path().join(name));
+            assert!(outcome.config.is_none());
+            assert!(outcome.problems[0].message.starts_with("cannot read the configuration file"));
+        }
+        assert!(from_disk(Path::new("/dev/zero")).config.is_none());
+    }
 
     #[test]
     fn the_issue_s_example_reads() {

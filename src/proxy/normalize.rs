@@ -289,7 +289,8 @@ mod tests {
             "/",
             &[("host", "a"), ("connection", "keep-alive, X-Drop"), ("x-drop", "1"), ("keep-alive", "5"), ("te", "gzip, Trailers"), ("x-keep", "1")],
         );
-        let normal = normalize(&mut request, &Uri::from_static("/"), false).unwrap();
+        let uri = Uri::from_static("/");
+        let normal = normalize(&mut request, &uri, false).unwrap();
         assert!(normal.trailers);
         let mut left: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();

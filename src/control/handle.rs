@@ -45,12 +45,8 @@ impl Handle {
 const ENDING: &str = "Tidegate is shutting down";
 
 impl admin::Control for Handle {
-    async fn status(&self) -> Status {
-        match self.ask(|reply| Event::Status { reply }).await {
-            Some(status) => status,
-            // The loop has ended, and with it, in a moment, whoever serves this call.
-            None => std::future::pending().await,
-        }
+    async fn status(&self) -> Option<Status> {
+        self.ask(|reply| Event::Status { reply }).await
     }
 
     async fn change(&self, pool: &str, upstream: &str, change: Change) -> Result<UpstreamStatus, ChangeError> {

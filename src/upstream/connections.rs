@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, Version};
 use hyper::body::Incoming;
 
 use super::answer;
@@ -178,6 +178,9 @@ async fn answer_http1<B: RequestBody>(
         head.extensions.clear();
         let upgraded = link.upgraded(&clock, outgoing.first_byte).await?;
         return Ok(Answer { response: Response::from_parts(head, UpstreamBody::empty()), upgraded: Some(upgraded) });
+    }
+    if head.version == Version::HTTP_10 {
+        link.wire.retire();
     }
     let body = UpstreamBody::new(incoming, Lease::Http1(link, shelf.clone()), clock, outgoing.idle);
     Ok(Answer { response: Response::from_parts(head, body), upgraded: None })

@@ -1,10 +1,14 @@
 //! HTTP/1.1 to upstreams, over hyper's client connections.
 //!
-//! What hyper 1.12 needs care with, each with a test in `tests`:
-//! a connection must be polled once more behind a body before it takes the next request; a request that it hands back was not
-//! begun; `GET` with a body of unknown length goes out without its body unless `Transfer-Encoding` is set; trailers go out only
-//! if `Trailer` names them; bare line feeds and doubled framings in answers are accepted; 1xx answers are swallowed, and its
-//! server side has no way to send one, so 103 does not get through.
+//! What hyper 1.12 needs care with, each held by a test in `tests`:
+//! - a connection must be polled once more behind a body before it takes the next request;
+//! - a request that it hands back was not begun;
+//! - a `GET` with a body of unknown length goes out without its body unless `Transfer-Encoding` is set;
+//! - to an upstream that once answered in HTTP/1.0 it speaks 1.0 from then on, and drops bodies of unknown length: such
+//!   connections are not used again;
+//! - trailers go out only if `Trailer` names them;
+//! - bare line feeds and doubled framings in answers are accepted;
+//! - 1xx answers are swallowed, and its server side has no way to send one: 103 does not get through.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -88,7 +92,8 @@ impl<B: RequestBody> Shelf<B> {
 
     fn keep(&self, link: Link<B>) {
         let mut idle = self.idle.borrow_mut();
-        if !link.sender.is_closed() && idle.len() < self.room.get() {
+        let usable = !link.sender.is_closed() && !link.wire.is_retired();
+        if usable && idle.len() < self.room.get() {
             idle.push((link, self.sweep.now()));
         }
     }
@@ -132,12 +137,9 @@ pub(super) async fn send<B: RequestBody>(
     body: B,
     clock: &Deadline,
 ) -> Result<(Response<Incoming>, Link<B>), Failure<B>> {
-    let mut link = match shelf.take(clock).await {
-        Some(link) => link,
-        None => match open(shelf, target, clock).await {
-            Ok(link) => link,
-            Err(error) => return Err(Failure::new(error, Some(body))),
-        },
+    let mut link = match link(shelf, target, clock).await {
+        Ok(link) => link,
+        Err(error) => return Err(Failure::new(error, Some(body))),
     };
     let mut request = request(outgoing, Outflow::new(body, link.wire.clone()));
     loop {
@@ -160,14 +162,20 @@ pub(super) async fn send<B: RequestBody>(
             return Err(Failure::new(error, Some(unsent.into_body().into_body())));
         }
         request = unsent;
-        link = match shelf.take(clock).await {
-            Some(link) => link,
-            None => match open(shelf, target, clock).await {
-                Ok(link) => link,
-                Err(error) => return Err(Failure::new(error, Some(request.into_body().into_body()))),
-            },
+        link = match self::link(shelf, target, clock).await {
+            Ok(link) => link,
+            Err(error) => return Err(Failure::new(error, Some(request.into_body().into_body()))),
         };
         request.body_mut().attach(link.wire.clone());
+    }
+}
+
+/// An idle connection, or a new one.
+async fn link<B: RequestBody>(shelf: &Shelf<B>, target: &Target, clock: &Deadline) -> Result<Link<B>, SendError> {
+    match shelf.take(clock).await {
+        Some(link) => Ok(link),
+        // Boxed: rare and large, and a request that finds a connection shall not carry room for it along.
+        None => Box::pin(open(shelf, target, clock)).await,
     }
 }
 

@@ -149,7 +149,8 @@ impl<B: RequestBody> Bundle<B> {
                         return Err(SendError::new(*kind, false));
                     }
                 }
-                None => self.open(target, clock).await?,
+                // Boxed: rare and large.
+                None => Box::pin(self.open(target, clock)).await?,
             }
         }
     }

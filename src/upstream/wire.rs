@@ -29,6 +29,7 @@ pub(super) struct Wire {
     taken: Cell<u64>,
     scan: Cell<Scan>,
     bare_line_feed: Cell<bool>,
+    retired: Cell<bool>,
     switch: RefCell<Switch>,
 }
 
@@ -68,6 +69,7 @@ impl Wire {
             taken: Cell::new(0),
             scan: Cell::new(Scan::default()),
             bare_line_feed: Cell::new(false),
+            retired: Cell::new(false),
             switch: RefCell::default(),
         })
     }
@@ -86,6 +88,15 @@ impl Wire {
     /// Whether a request was sent here before the present one.
     pub(super) fn reused(&self) -> bool {
         self.requests.get() > 1
+    }
+
+    /// No request will follow the present one.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.get()
     }
 
     /// Whether any byte of the present request went out.

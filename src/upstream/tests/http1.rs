@@ -318,6 +318,43 @@ async fn an_answer_may_come_before_the_request_is_complete() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn the_rest_of_a_request_behind_its_answer_may_not_stall() {
+    let (closed, mut told) = mpsc::unbounded_channel();
+    let target = upstream(move |mut stream, _| {
+        let closed = closed.clone();
+        async move {
+            head(&mut stream).await;
+            stream.write_all(OK.as_bytes()).await.unwrap();
+            let _ = stream.read_u8().await.unwrap_err();
+            closed.send(()).unwrap();
+        }
+    })
+    .await;
+    let side = side();
+    let (_more, body) = Sent::flowing();
+    assert_eq!(outcome(post("/", body).over(&side, &target).await).await, ok());
+    settle().await;
+    assert!(told.try_recv().is_err());
+    side.sweep.tick(side.sweep.now() + Duration::from_secs(31));
+    tokio::time::timeout(Duration::from_secs(1), told.recv()).await.unwrap();
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_upstream_of_old_gets_whole_bodies_too() {
+    let target = upstream(|mut stream, _| async move {
+        until(&mut stream, "0\r\n\r\n").await.unwrap();
+        stream.write_all(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        let _ = stream.read_u8().await;
+    })
+    .await;
+    let side = side();
+    for _ in 0..2 {
+        assert_eq!(outcome(post("/", Sent::chunks(&["hello"])).over(&side, &target).await).await, ok());
+        assert!(side.connections.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "local")]
 async fn unix_sockets_are_upstreams_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.sock");
@@ -339,4 +376,22 @@ async fn unix_sockets_are_upstreams_too() {
     }
     let failure = get("/").over(&side, &at(&folder.path().join("absent.sock"))).await.unwrap_err();
     assert_eq!(failure.error.kind, SendErrorKind::Unreachable);
+}
+
+#[test]
+fn a_request_under_way_is_small() {
+    let connections = Connections::<Sent>::new(Sweep::new());
+    let target = target(([127, 0, 0, 1], 1).into(), Pool::default());
+    let (ask, path) = (get("/"), PathAndQuery::from_static("/"));
+    let outgoing = Outgoing {
+        method: &ask.method,
+        target: &path,
+        headers: &ask.headers,
+        upgrade: false,
+        first_byte: None,
+        idle: None,
+    };
+    let sending = connections.send(&target, outgoing, ask.body);
+    assert!(size_of_val(&sending) <= 2048, "{}", size_of_val(&sending));
+    assert!(size_of::<UpstreamBody<Sent>>() <= 160, "{}", size_of::<UpstreamBody<Sent>>());
 }

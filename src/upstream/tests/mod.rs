@@ -1,6 +1,7 @@
 //! Real sockets: what upstreams do, and what comes of it.
 
 mod answers;
+mod chaos;
 mod http1;
 mod http2;
 mod probe;

@@ -71,7 +71,8 @@ impl Sweep {
 
     /// Wakes everybody who waits for any deadline, so that they look again at what else may have ended their wait.
     pub fn wake_all(&self) {
-        let waiting: Vec<Waker> = self.entries.borrow_mut().iter_mut().filter_map(|(_, entry)| entry.waker.take()).collect();
+        let waiting: Vec<Waker> =
+            self.entries.borrow_mut().iter_mut().filter_map(|(_, entry)| entry.waker.take()).collect();
         waiting.into_iter().for_each(Waker::wake);
     }
 

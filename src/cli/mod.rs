@@ -10,8 +10,8 @@ mod client;
 mod failure;
 mod look;
 mod operate;
-mod run;
 mod place;
+mod run;
 mod status;
 mod upstream;
 

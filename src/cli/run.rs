@@ -13,7 +13,9 @@ const PLACES: [&str; 2] = ["tidegate.toml", "/etc/tidegate/tidegate.toml"];
 pub(super) fn run(file: Option<PathBuf>, color: bool) -> Result<ExitCode, Failure> {
     let file = match file.or_else(|| PLACES.iter().map(PathBuf::from).find(|place| place.exists())) {
         Some(file) => file,
-        None => return Err(Failure::Usage(format!("no configuration: name one, or put it at {}", PLACES.join(" or ")))),
+        None => {
+            return Err(Failure::Usage(format!("no configuration: name one, or put it at {}", PLACES.join(" or "))));
+        }
     };
     let running = control::start(Options::service(file)).map_err(|error| match error {
         StartError::Config(problems) => {

@@ -11,7 +11,7 @@ use super::listeners::Listeners;
 use crate::config::{self, Config, model};
 use crate::limit::{self, Limiter};
 use crate::proxy::pages::{Page, Pages, content_type};
-use crate::route::{HeaderEdit, Table, Template};
+use crate::route::{self, HeaderEdit, Rewrite, Table, Template};
 use crate::snapshot::{Action, Listener, Route};
 use crate::telemetry::Registry;
 use crate::telemetry::access::{AccessLog, Format, Target};
@@ -99,7 +99,9 @@ pub fn derive(config: &Config, keep: &Keep, listeners: &mut Listeners, now: Mome
     let listener_tables = listeners.derive(config, &keep.registry).map_err(|found| problems.extend(found)).ok();
     let format = match &config.access_log.target {
         model::LogTarget::Off => None,
-        _ => Format::parse(&config.access_log.format).map_err(|error| problems.push(format!("access_log.format: {error}"))).ok(),
+        _ => Format::parse(&config.access_log.format)
+            .map_err(|error| problems.push(format!("access_log.format: {error}")))
+            .ok(),
     };
     match (table, pages, listener_tables) {
         (Some(table), Some(pages), Some(listeners)) if problems.is_empty() => Ok(Derived {
@@ -147,9 +149,9 @@ fn derive_route(
     Ok(Route {
         name: name.into(),
         action: action(config, route)?,
-        rewrite: None,
-        request_headers: HeaderEdit::default(),
-        response_headers: HeaderEdit::default(),
+        rewrite: route.rewrite.as_ref().map(rewrite).transpose()?,
+        request_headers: header_edit(&route.request_headers)?,
+        response_headers: header_edit(&route.response_headers)?,
         limits,
         limit_answers,
         timeout: route.timeout.clone(),
@@ -160,6 +162,21 @@ fn derive_route(
         access_log: route.access_log,
         stats: keep.registry.route(name),
     })
+}
+
+fn rewrite(rewrite: &model::Rewrite) -> Result<Rewrite, String> {
+    let made = match (&rewrite.prefix, &rewrite.path, &rewrite.regex) {
+        (Some(prefix), _, _) => Rewrite::prefix(prefix),
+        (_, Some(path), _) => Rewrite::path(path),
+        (_, _, Some(regex)) => Rewrite::regex(regex, rewrite.to.as_deref().unwrap_or_default()),
+        _ => return Err("rewrite: expected one of prefix, path and regex".to_owned()),
+    };
+    made.map_err(|error| format!("rewrite: {error}"))
+}
+
+fn header_edit(edit: &model::HeaderEdit) -> Result<HeaderEdit, String> {
+    let all = |errors: Vec<route::EditError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    HeaderEdit::build(&edit.remove, &edit.set, &edit.add).map_err(all)
 }
 
 fn limit_rule(limit: &model::Limit) -> limit::Rule {
@@ -175,7 +192,9 @@ fn limit_rule(limit: &model::Limit) -> limit::Rule {
 }
 
 fn action(config: &Config, route: &model::Route) -> Result<Action, String> {
-    let index = |name: &str| config.pool.keys().position(|known| known == name).ok_or_else(|| format!("no pool is called \"{name}\""));
+    let index = |name: &str| {
+        config.pool.keys().position(|known| known == name).ok_or_else(|| format!("no pool is called \"{name}\""))
+    };
     let status = |code: u16| StatusCode::from_u16(code).map_err(|_| format!("{code} is not a status"));
     if let Some(pool) = &route.pool {
         return index(pool).map(Action::Pool);

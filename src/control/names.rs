@@ -45,7 +45,8 @@ impl Names {
 
     /// Stops looking up what no pool refers to any longer.
     pub fn keep<'a>(&mut self, wanted: impl Iterator<Item = (&'a Arc<str>, &'a Address)>) {
-        let wanted: HashSet<(Arc<str>, Address)> = wanted.map(|(pool, address)| (pool.clone(), address.clone())).collect();
+        let wanted: HashSet<(Arc<str>, Address)> =
+            wanted.map(|(pool, address)| (pool.clone(), address.clone())).collect();
         self.watched.retain(|key, _| wanted.contains(key));
     }
 }

@@ -11,9 +11,7 @@ use super::probing::Probing;
 use crate::admin::{Change as Wish, ChangeError};
 use crate::balance::{self, Cursor};
 use crate::config::model;
-use crate::health::{
-    BreakerPolicy, Change, Crowd, EjectPolicy, Policy, Standing, State, Thresholds, Trip, Use, fit,
-};
+use crate::health::{BreakerPolicy, Change, Crowd, EjectPolicy, Policy, Standing, State, Thresholds, Trip, Use, fit};
 use crate::retry::Budget;
 use crate::snapshot::{Learned, Member, Pool, PoolKept, Upstream};
 use crate::telemetry::{Outcome, Registry};
@@ -153,15 +151,27 @@ impl PoolState {
                 // Two names can stand for one address; the first one configured has it.
                 if wanted.iter().all(|other| other.place != place) {
                     let max_connections = upstream.max_connections;
-                    wanted.push(Wanted { configured: upstream.address.clone(), place, host, weight, backup, max_connections });
+                    wanted.push(Wanted {
+                        configured: upstream.address.clone(),
+                        place,
+                        host,
+                        weight,
+                        backup,
+                        max_connections,
+                    });
                 }
             };
             match &upstream.address {
-                Address::Ip(address) => add(Place::Tcp(*address), address.ip().to_string(), upstream.weight, upstream.backup),
-                Address::Unix(path) => add(Place::Unix(path.as_path().into()), "localhost".into(), upstream.weight, upstream.backup),
+                Address::Ip(address) => {
+                    add(Place::Tcp(*address), address.ip().to_string(), upstream.weight, upstream.backup)
+                }
+                Address::Unix(path) => {
+                    add(Place::Unix(path.as_path().into()), "localhost".into(), upstream.weight, upstream.backup)
+                }
                 name @ (Address::Host { .. } | Address::Srv(_)) => {
                     for found in self.resolved.get(name).into_iter().flatten() {
-                        let weight = found.weight.map_or(upstream.weight, |weight| upstream.weight.saturating_mul(weight));
+                        let weight =
+                            found.weight.map_or(upstream.weight, |weight| upstream.weight.saturating_mul(weight));
                         add(Place::Tcp(found.address), found.host.clone(), weight, upstream.backup || found.backup);
                     }
                 }
@@ -194,7 +204,11 @@ impl PoolState {
                 news.extend(news_of(&self.name, &member.upstream, member.standing.recall(now)));
             }
             if known.is_none() {
-                let change = Change { from: State::Starting, to: member.standing.state(), reason: member.standing.reason().clone() };
+                let change = Change {
+                    from: State::Starting,
+                    to: member.standing.state(),
+                    reason: member.standing.reason().clone(),
+                };
                 news.extend(news_of(&self.name, &member.upstream, Some(change)));
             }
             member.configured = wanted.configured;
@@ -202,14 +216,24 @@ impl PoolState {
             member.backup = wanted.backup;
             member.max_connections = wanted.max_connections;
             member.target = target;
-            member.probing = Probing::keep_or_start(member.probing.take(), &self.settings, &member.upstream, &member.target, &self.events);
+            member.probing = Probing::keep_or_start(
+                member.probing.take(),
+                &self.settings,
+                &member.upstream,
+                &member.target,
+                &self.events,
+            );
             self.members.push(member);
         }
         for mut member in before {
             if !member.leaving {
                 member.leaving = true;
                 member.probing = None;
-                news.extend(news_of(&self.name, &member.upstream, member.standing.drain(self.settings.drain_timeout, now)));
+                news.extend(news_of(
+                    &self.name,
+                    &member.upstream,
+                    member.standing.drain(self.settings.drain_timeout, now),
+                ));
             }
             self.members.push(member);
         }
@@ -270,8 +294,11 @@ impl PoolState {
     pub fn operate(&mut self, name: &str, wish: Wish, now: Moment) -> Result<Vec<News>, ChangeError> {
         let unknown = || ChangeError::NoUpstream { pool: self.name.to_string(), upstream: name.to_owned() };
         let deadline = self.settings.drain_timeout;
-        let meant: Vec<&mut MemberState> =
-            self.members.iter_mut().filter(|member| &*member.upstream.address == name || member.configured.to_string() == name).collect();
+        let meant: Vec<&mut MemberState> = self
+            .members
+            .iter_mut()
+            .filter(|member| &*member.upstream.address == name || member.configured.to_string() == name)
+            .collect();
         if meant.is_empty() {
             return Err(unknown());
         }

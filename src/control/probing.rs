@@ -53,7 +53,13 @@ impl Probing {
     }
 }
 
-async fn ask_for_ever(question: Probe, interval: Duration, upstream: Arc<Upstream>, target: Arc<Target>, events: UnboundedSender<Event>) {
+async fn ask_for_ever(
+    question: Probe,
+    interval: Duration,
+    upstream: Arc<Upstream>,
+    target: Arc<Target>,
+    events: UnboundedSender<Event>,
+) {
     loop {
         let result = probe(&target, &question).await.map_err(|failure| failure.to_string());
         if events.send(Event::Checked { upstream: upstream.clone(), result }).is_err() {

@@ -75,16 +75,28 @@ impl Control {
     }
 
     /// Makes the pools those of the configuration; those that are gone dissolve.
-    pub(super) fn adopt_pools(&mut self, config: &Config, mut far: BTreeMap<String, crate::upstream::Settings>, now: Moment) {
+    pub(super) fn adopt_pools(
+        &mut self,
+        config: &Config,
+        mut far: BTreeMap<String, crate::upstream::Settings>,
+        now: Moment,
+    ) {
         let mut before = std::mem::take(&mut self.pools);
         for (name, settings) in &config.pool {
             let Some(far) = far.remove(name) else { continue };
             let name: Arc<str> = name.as_str().into();
             let settings = Arc::new(settings.clone());
             // One that comes back while its members still drain is the same pool.
-            let returned = self.leaving.iter().position(|pool| pool.name() == &name).map(|at| self.leaving.swap_remove(at));
+            let returned =
+                self.leaving.iter().position(|pool| pool.name() == &name).map(|at| self.leaving.swap_remove(at));
             let mut pool = before.remove(&name).or(returned).unwrap_or_else(|| {
-                PoolState::new(name.clone(), settings.clone(), far.clone(), self.keep.registry.clone(), self.sender.clone())
+                PoolState::new(
+                    name.clone(),
+                    settings.clone(),
+                    far.clone(),
+                    self.keep.registry.clone(),
+                    self.sender.clone(),
+                )
             });
             tell(pool.adopt(settings, far, now));
             for address in pool.names() {

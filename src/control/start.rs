@@ -114,7 +114,9 @@ type Started = (Handle, Vec<(String, SocketAddr)>, Option<Bind>);
 pub fn start(options: Options) -> Result<Running, StartError> {
     let (ready, answer) = std::sync::mpsc::channel();
     let builder = std::thread::Builder::new().name("control".to_owned());
-    let thread = builder.spawn(move || control_thread(options, &ready)).map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))?;
+    let thread = builder
+        .spawn(move || control_thread(options, &ready))
+        .map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))?;
     let ended = |_| StartError::Machine("the control thread ended at its start".to_owned());
     let (handle, addresses, admin) = answer.recv().map_err(ended)??;
     Ok(Running { handle, addresses, admin, thread })
@@ -166,7 +168,8 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
     outcome.warnings().for_each(|warning| tracing::warn!("{}", warning.render(false)));
     let workers = worker_count(&config);
     let registry = Registry::new(workers, config.admin.max_series, Refusal::LABELS);
-    let log = AccessLog::start(Target::Off, registry.log.clone()).map_err(|error| StartError::Machine(format!("cannot start the access log: {error}")))?;
+    let log = AccessLog::start(Target::Off, registry.log.clone())
+        .map_err(|error| StartError::Machine(format!("cannot start the access log: {error}")))?;
     let mut keep = Keep::new(registry.clone(), log);
     let mut listeners = Listeners::new(workers);
     let now = Clock::now();

@@ -128,13 +128,20 @@ impl Control {
         self.pools.get_mut(&upstream.pool)
     }
 
-    fn operate(&mut self, pool: &str, upstream: &str, change: Change, now: Moment) -> Result<UpstreamStatus, ChangeError> {
+    fn operate(
+        &mut self,
+        pool: &str,
+        upstream: &str,
+        change: Change,
+        now: Moment,
+    ) -> Result<UpstreamStatus, ChangeError> {
         let state = self.pools.get_mut(pool).ok_or_else(|| ChangeError::NoPool(pool.to_owned()))?;
         tell(state.operate(upstream, change, now)?);
         // Whoever asked finds it done.
         self.publish_if_changed(now);
         let found = self.current.pools.iter().filter(|known| &*known.name == pool).flat_map(|pool| &pool.members);
-        let member = found.into_iter().find(|member| &*member.upstream.address == upstream || member.configured == upstream);
+        let member =
+            found.into_iter().find(|member| &*member.upstream.address == upstream || member.configured == upstream);
         let gone = || ChangeError::NoUpstream { pool: pool.to_owned(), upstream: upstream.to_owned() };
         member.map(|member| status::upstream(member, now)).ok_or_else(gone)
     }
@@ -203,7 +210,8 @@ impl Control {
 
     pub(super) fn publish(&mut self, mut snapshot: Snapshot) {
         snapshot.generation = self.current.generation + 1;
-        snapshot.targets = snapshot.pools.iter().flat_map(|pool| &pool.members).map(|member| member.target.id).collect();
+        snapshot.targets =
+            snapshot.pools.iter().flat_map(|pool| &pool.members).map(|member| member.target.id).collect();
         self.current = Arc::new(snapshot);
         self.keep.registry.control.generation.set(self.current.generation as i64);
         self.cell.publish(self.current.clone());

@@ -12,9 +12,13 @@ impl Control {
     pub(super) fn status(&self, now: Moment) -> Status {
         let control = &self.keep.registry.control;
         let [accepted, refused] = control.reloads.values();
-        let listeners = self.listeners.open(&self.current.listeners).map(|(listener, addresses)| listener_status(listener, addresses));
+        let listeners = self
+            .listeners
+            .open(&self.current.listeners)
+            .map(|(listener, addresses)| listener_status(listener, addresses));
         let listeners: Vec<ListenerStatus> = listeners.collect();
-        let in_flight = |listener: &std::sync::Arc<Listener>| listener.stats.sum(|lane| lane.in_flight.value()).max(0) as u64;
+        let in_flight =
+            |listener: &std::sync::Arc<Listener>| listener.stats.sum(|lane| lane.in_flight.value()).max(0) as u64;
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

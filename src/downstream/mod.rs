@@ -18,20 +18,43 @@ pub struct Connection {
     pub introduction: RefCell<Option<Rc<crate::proxy::client::Introduction>>>,
 }
 impl Connection {
-    pub fn listener(&self) -> usize { self.listener }
-    pub fn client(&self) -> IpAddr { self.peer.ip() }
-    pub fn seats(&self) -> &ConnectionSeats { &self.seats }
-    pub fn introduction(&self, networks: &[ipnet::IpNet]) -> Rc<crate::proxy::client::Introduction> {
-        self.introduction.borrow_mut().get_or_insert_with(|| Rc::new(crate::proxy::client::Introduction::new(self.peer.ip(), false, networks))).clone()
+    pub fn listener(&self) -> usize {
+        self.listener
     }
-    pub fn scheme(&self) -> &'static str { "http" }
-    pub fn tls_version(&self) -> &'static str { "" }
+    pub fn client(&self) -> IpAddr {
+        self.peer.ip()
+    }
+    pub fn peer_port(&self) -> u16 {
+        self.peer.port()
+    }
+    pub fn local_port(&self) -> u16 {
+        0
+    }
+    pub fn seats(&self) -> &ConnectionSeats {
+        &self.seats
+    }
+    pub fn introduction(&self, networks: &[ipnet::IpNet]) -> Rc<crate::proxy::client::Introduction> {
+        self.introduction
+            .borrow_mut()
+            .get_or_insert_with(|| Rc::new(crate::proxy::client::Introduction::new(self.peer.ip(), false, networks)))
+            .clone()
+    }
+    pub fn scheme(&self) -> &'static str {
+        "http"
+    }
+    pub fn tls_version(&self) -> &'static str {
+        ""
+    }
 }
 
 #[derive(Clone, Copy)]
 struct Local;
 impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, f: F) { tokio::task::spawn_local(async move { f.await; }); }
+    fn execute(&self, f: F) {
+        tokio::task::spawn_local(async move {
+            f.await;
+        });
+    }
 }
 
 pub async fn accept<H, F, B>(listener: std::net::TcpListener, index: usize, handler: H)
@@ -47,12 +70,20 @@ where
         let _ = stream.set_nodelay(true);
         let handler = handler.clone();
         tokio::task::spawn_local(async move {
-            let connection = Rc::new(Connection { listener: index, peer, seats: ConnectionSeats::new(), introduction: RefCell::default() });
+            let connection = Rc::new(Connection {
+                listener: index,
+                peer,
+                seats: ConnectionSeats::new(),
+                introduction: RefCell::default(),
+            });
             let service = hyper::service::service_fn(move |request| {
                 let answer = handler(connection.clone(), request);
                 async move { Ok::<_, std::convert::Infallible>(answer.await) }
             });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
+                .await;
         });
     }
 }

@@ -34,7 +34,12 @@ struct Attempts<'a> {
 ///
 /// Each attempt goes to an upstream that was not tried before. Whether there is another one is decided by [`retry::may_repeat`] and paid from
 /// the pool's budget. The last upstream tried keeps its slot in `life`, for as long as the answer lasts.
-pub async fn run(life: &mut Life, route: &Route, pool: usize, exchange: &mut Exchange) -> Result<Answer<RequestBody>, Refused> {
+pub async fn run(
+    life: &mut Life,
+    route: &Route,
+    pool: usize,
+    exchange: &mut Exchange,
+) -> Result<Answer<RequestBody>, Refused> {
     let view = life.view.clone();
     let settings = view.pools[pool].settings.clone();
     let policy = route.retry.as_ref().unwrap_or(&settings.retry);
@@ -90,7 +95,13 @@ impl Attempts<'_> {
     }
 
     /// Gives the request a place at an upstream, and the upstream the `Host` it wants.
-    fn pick(&self, life: &mut Life, exchange: &mut Exchange, tried: &mut Tried, now: Moment) -> Result<Arc<Target>, Refused> {
+    fn pick(
+        &self,
+        life: &mut Life,
+        exchange: &mut Exchange,
+        tried: &mut Tried,
+        now: Moment,
+    ) -> Result<Arc<Target>, Refused> {
         // The place of a failed attempt is given back before another is taken.
         life.slot = None;
         let choice = Choice { headers: &exchange.head.headers, target: exchange.target.as_str(), client: life.client };
@@ -165,7 +176,8 @@ impl Attempts<'_> {
             Some(_) => retry::Body::Gone,
         };
         let left = (self.until != Moment::NEVER).then(|| self.until.since(now));
-        let attempt = Attempt { method: &life.method, stage, body, made: life.attempts, allowed: self.policy.attempts, left };
+        let attempt =
+            Attempt { method: &life.method, stage, body, made: life.attempts, allowed: self.policy.attempts, left };
         let lane = self.pool().kept.stats.at(life.worker.lane);
         match may_repeat(&attempt, &self.pool().kept.budget, self.policy.budget.0, now) {
             Ok(()) => lane.retries.up(),

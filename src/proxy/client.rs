@@ -195,7 +195,10 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect()
     }
 
     fn client(peer: &str, trusted: &[&str], lines: &[(&'static str, &str)]) -> String {
@@ -213,16 +216,27 @@ mod tests {
     fn a_trusted_peer_is_believed_up_to_the_first_untrusted_hop() {
         let trusted = ["10.0.0.0/8"];
         assert_eq!(client("10.0.0.1", &trusted, &[("x-forwarded-for", "6.6.6.6, 1.2.3.4, 10.0.0.2")]), "1.2.3.4");
-        assert_eq!(client("10.0.0.1", &trusted, &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.2.3.4")]), "1.2.3.4");
+        assert_eq!(
+            client("10.0.0.1", &trusted, &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.2.3.4")]),
+            "1.2.3.4"
+        );
         assert_eq!(client("10.0.0.1", &trusted, &[("x-forwarded-for", "1.2.3.4, junk, 10.0.0.2")]), "10.0.0.2");
-        assert_eq!(client("::ffff:10.0.0.1", &trusted, &[("forwarded", "for=\"[2001:db8::1]:4711\";proto=https")]), "2001:db8::1");
+        assert_eq!(
+            client("::ffff:10.0.0.1", &trusted, &[("forwarded", "for=\"[2001:db8::1]:4711\";proto=https")]),
+            "2001:db8::1"
+        );
         assert_eq!(client("10.0.0.1", &trusted, &[]), "10.0.0.1");
     }
 
     #[test]
     fn an_untrusted_clients_forwarding_headers_are_replaced_and_a_trusted_ones_are_kept() {
         let host = HeaderValue::from_static("a.example");
-        let spoofed = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-real-ip", "6.6.6.6"), ("x-forwarded-proto", "https")];
+        let spoofed = [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+            ("x-forwarded-proto", "https"),
+        ];
         let mut map = headers(&spoofed);
         let peer: IpAddr = "203.0.113.9".parse().unwrap();
         introduce(&mut map, Forwarded::XForwarded, &Introduction::new(peer, false, &[]), peer, &host);
@@ -234,7 +248,13 @@ mod tests {
         let mut map = headers(&[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")]);
         let networks = ["10.0.0.0/8".parse().unwrap()];
         let peer: IpAddr = "10.0.0.1".parse().unwrap();
-        introduce(&mut map, Forwarded::Both, &Introduction::new(peer, false, &networks), "1.2.3.4".parse().unwrap(), &host);
+        introduce(
+            &mut map,
+            Forwarded::Both,
+            &Introduction::new(peer, false, &networks),
+            "1.2.3.4".parse().unwrap(),
+            &host,
+        );
         assert_eq!(map["x-forwarded-for"], "1.2.3.4, 10.0.0.1");
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(map["x-real-ip"], "1.2.3.4");

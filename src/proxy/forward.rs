@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use bytes::BytesMut;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response};
 use hyper::body::{Body as _, Incoming};
 
 use super::body::{Body, Content};
@@ -20,7 +21,7 @@ use super::worker::Worker;
 use super::{Connection, Refusal, attempt, client, refuse, respond, tunnel};
 use crate::config::model;
 use crate::limit::{Admission, Reason, Who, admit_all};
-use crate::route::{Match, Question};
+use crate::route::{Match, Question, Target};
 use crate::snapshot::{Action, Pool, Route};
 
 /// Answers a request: by an upstream, or by the refusal table.
@@ -65,7 +66,12 @@ async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Re
 }
 
 /// What the route table is asked about a request.
-pub fn question<'a>(listener: usize, normal: &'a Normal<'_>, parts: &'a Parts, client: std::net::IpAddr) -> Question<'a> {
+pub fn question<'a>(
+    listener: usize,
+    normal: &'a Normal<'_>,
+    parts: &'a Parts,
+    client: std::net::IpAddr,
+) -> Question<'a> {
     Question {
         listener: listener as u32,
         host: normal.name(),
@@ -113,7 +119,13 @@ fn share(shares: &[(u64, usize)], random: u64) -> usize {
 }
 
 /// The request's body, if it has one.
-fn inbound(life: &Life, route: &Route, pool: &Pool, listener: &model::Listener, body: Incoming) -> Result<Option<Rc<Inbound>>, Refused> {
+fn inbound(
+    life: &Life,
+    route: &Route,
+    pool: &Pool,
+    listener: &model::Listener,
+    body: Incoming,
+) -> Result<Option<Rc<Inbound>>, Refused> {
     if body.is_end_stream() {
         return Ok(None);
     }
@@ -149,31 +161,43 @@ fn prepare(
     if listener.via {
         client::via(headers, life.version);
     }
-    let id = client::request_id(headers, listener.request_id, random);
-    life.identified(id);
-    let target = target(life, route, &parts, normal, found)?;
-    let mut headers = std::mem::take(&mut parts.headers);
-    let facts = Facts::new(life, route, &parts, normal.forward(), normal.query).with_match(found);
-    route.request_headers.apply(&mut headers, &facts);
-    parts.headers = headers;
-    Ok(Exchange { head: parts, target, upgrade })
+    life.request_id = client::request_id(headers, listener.request_id, random);
+    let target = target(life, route, &parts.headers, normal, found)?;
+    if !route.request_headers.is_empty() {
+        // Values may name headers, as they were before the first of them changes.
+        let before = parts.headers.clone();
+        let facts = facts(life, &before, normal).with_captures(found, normal.matching());
+        route.request_headers.apply(&mut parts.headers, &facts, &mut BytesMut::new());
+    }
+    Ok(Exchange { head: parts, target, upgrade, host: normal.host.clone() })
+}
+
+/// What templates can name about a request that has not been sent yet.
+pub fn facts<'a>(life: &'a Life, headers: &'a HeaderMap, normal: &'a Normal<'_>) -> Facts<'a> {
+    Facts::new(life, headers, normal.name(), normal.forward(), normal.query)
 }
 
 /// Path and query as they go upstream.
-fn target(life: &Life, route: &Route, parts: &Parts, normal: &Normal<'_>, found: &Match<'_>) -> Result<PathAndQuery, Refused> {
-    let text = match &route.rewrite {
-        Some(rewrite) => rewrite.apply(found, &Facts::new(life, route, parts, normal.forward(), normal.query)),
-        None => match normal.query {
-            None => normal.forward().to_owned(),
-            Some(query) => format!("{}?{query}", normal.forward()),
+fn target(
+    life: &Life,
+    route: &Route,
+    headers: &HeaderMap,
+    normal: &Normal<'_>,
+    found: &Match<'_>,
+) -> Result<PathAndQuery, Refusal> {
+    let Some(path) = &normal.path else { return Ok(PathAndQuery::from_static("*")) };
+    let target = Target { path, query: normal.query };
+    let rewritten = match &route.rewrite {
+        Some(rewrite) => {
+            rewrite.apply(target, found, &facts(life, headers, normal).with_captures(found, normal.matching()))
+        }
+        None => match &normal.sent {
+            // The usual case: what was sent is normal already.
+            Some(sent) => return Ok((*sent).clone()),
+            None => target.unchanged(),
         },
     };
-    Ok(PathAndQuery::try_from(text).map_err(|_| Refusal::BadPath)?)
-}
-
-/// For tests and `explain`: a whole request's question, from what a person typed.
-pub fn normalized<'a>(parts: &mut Parts, uri: &'a Uri) -> Result<Normal<'a>, Refusal> {
-    normalize(parts, uri, false)
+    rewritten.map_err(|_| Refusal::BadPath)
 }
 
 #[cfg(test)]

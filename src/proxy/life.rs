@@ -35,6 +35,8 @@ pub struct Life {
     pub started: Moment,
     /// Who it is from.
     pub client: IpAddr,
+    /// Its id, where it has one.
+    pub request_id: Option<HeaderValue>,
     /// Its method.
     pub method: Method,
     /// Its version.
@@ -80,7 +82,6 @@ pub struct Facts {
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
-    request_id: Option<HeaderValue>,
 }
 
 impl Life {
@@ -94,6 +95,7 @@ impl Life {
             view,
             started: Clock::now(),
             client,
+            request_id: None,
             method: parts.method.clone(),
             version: parts.version,
             route: None,
@@ -138,13 +140,6 @@ impl Life {
             let upstream = slot.member().upstream.clone();
             // Control ends last; without it there is nobody to tell.
             let _ = self.worker.events.send(Event::Tripped { upstream, trip });
-        }
-    }
-
-    /// Remembers the request's id for the log.
-    pub fn identified(&mut self, id: Option<HeaderValue>) {
-        if let Some(facts) = self.facts.as_mut() {
-            facts.request_id = id;
         }
     }
 
@@ -207,7 +202,7 @@ impl Life {
             upstream: slot.map_or("", |slot| &*slot.member().upstream.address),
             attempts: self.attempts,
             refusal: self.broken.or(self.refusal).map_or("", |refusal| refusal.row().label),
-            request_id: text(&facts.request_id),
+            request_id: text(&self.request_id),
             referer: bytes(&facts.referer),
             user_agent: bytes(&facts.user_agent),
             tls: self.connection.tls_version(),
@@ -239,7 +234,6 @@ impl Facts {
             host: parts.headers.get(http::header::HOST).cloned(),
             user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
             referer: parts.headers.get(http::header::REFERER).cloned(),
-            request_id: None,
         }
     }
 }

@@ -8,11 +8,12 @@ use std::borrow::Cow;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
 
 use super::Refusal;
-use crate::route::path::{self, Path};
 use crate::route::host;
+use crate::route::path::{self, Path};
 
 /// `Keep-Alive` is not in the `http` crate's list.
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -28,6 +29,8 @@ pub struct Normal<'a> {
     name_len: usize,
     /// The path, as routes see it and as upstreams get it; none for `*`.
     pub path: Option<Path<'a>>,
+    /// Path and query as they were sent, where they were in normal form.
+    pub sent: Option<&'a PathAndQuery>,
     /// The query as it was sent.
     pub query: Option<&'a str>,
     /// What the client wants to upgrade to.
@@ -73,7 +76,9 @@ pub fn normalize<'a>(parts: &mut Parts, uri: &'a Uri, underscores: bool) -> Resu
         join_cookies(&mut parts.headers);
     }
     let hop = strip(&mut parts.headers, underscores)?;
-    Ok(Normal { host, name_len, path, query: uri.query(), upgrade: hop.upgrade, trailers: hop.trailers })
+    let as_sent = path.as_ref().is_some_and(|path| path.forward() == uri.path());
+    let sent = uri.path_and_query().filter(|_| as_sent);
+    Ok(Normal { host, name_len, path, sent, query: uri.query(), upgrade: hop.upgrade, trailers: hop.trailers })
 }
 
 /// RFC 9112 §3.2: origin-form, absolute-form, and `*` for OPTIONS alone.
@@ -253,7 +258,9 @@ mod tests {
         }
         assert_eq!(normal("/", &[]).unwrap_err(), Refusal::BadHost);
         assert_eq!(normal("/", &[("host", "a"), ("host", "a")]).unwrap_err(), Refusal::BadHost);
-        for (host, name) in [("A.Example:8080", "a.example"), ("[::1]:80", "[::1]"), ("a.", "a"), ("10.0.0.1", "10.0.0.1")] {
+        for (host, name) in
+            [("A.Example:8080", "a.example"), ("[::1]:80", "[::1]"), ("a.", "a"), ("10.0.0.1", "10.0.0.1")]
+        {
             assert_eq!(normal("/", &[("host", host)]).unwrap().name(), name);
         }
     }
@@ -287,7 +294,14 @@ mod tests {
     fn hop_by_hop_headers_go_and_with_them_what_connection_names() {
         let mut request = parts(
             "/",
-            &[("host", "a"), ("connection", "keep-alive, X-Drop"), ("x-drop", "1"), ("keep-alive", "5"), ("te", "gzip, Trailers"), ("x-keep", "1")],
+            &[
+                ("host", "a"),
+                ("connection", "keep-alive, X-Drop"),
+                ("x-drop", "1"),
+                ("keep-alive", "5"),
+                ("te", "gzip, Trailers"),
+                ("x-keep", "1"),
+            ],
         );
         let uri = Uri::from_static("/");
         let normal = normalize(&mut request, &uri, false).unwrap();

@@ -65,10 +65,17 @@ mod tests {
 
     #[test]
     fn an_exact_status_goes_before_its_class() {
-        let page = |text: &'static str| Page { body: Bytes::from_static(text.as_bytes()), content_type: HeaderValue::from_static("text/html") };
+        let page = |text: &'static str| Page {
+            body: Bytes::from_static(text.as_bytes()),
+            content_type: HeaderValue::from_static("text/html"),
+        };
         let mut pages = Pages::default();
         assert!(pages.add("5xx", page("class")) && pages.add("502", page("exact")));
-        assert!(!pages.clone().add("200", page("")) && !pages.clone().add("x", page("")) && !pages.clone().add("1xx", page("")));
+        assert!(
+            !pages.clone().add("200", page(""))
+                && !pages.clone().add("x", page(""))
+                && !pages.clone().add("1xx", page(""))
+        );
         assert_eq!(pages.find(StatusCode::BAD_GATEWAY).unwrap().body, "exact");
         assert_eq!(pages.find(StatusCode::GATEWAY_TIMEOUT).unwrap().body, "class");
         assert!(pages.find(StatusCode::NOT_FOUND).is_none());

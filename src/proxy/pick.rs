@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 
 use super::Refusal;
 use super::worker::Worker;
+use crate::balance::stable_hash;
 use crate::balance::{Draw, HashKey, NoPick};
 use crate::config::model::StickyKey;
 use crate::health::{Outcome, Pass, Trip};
-use crate::balance::stable_hash;
 use crate::snapshot::{Member, Pool, View};
 use crate::telemetry::Lane;
 use crate::types::Moment;
@@ -87,7 +87,14 @@ pub type Tried = SmallVec<[u32; 4]>;
 /// pool's balancer chooses. An upstream whose breaker is half open lets only its trial requests through; others are sent on.
 ///
 /// **Errors**: [`Refusal::NoUpstream`], [`Refusal::UpstreamsFull`].
-pub fn pick(worker: &Worker, view: &Rc<View>, pool: usize, choice: &Choice<'_>, tried: &mut Tried, now: Moment) -> Result<Slot, Refusal> {
+pub fn pick(
+    worker: &Worker,
+    view: &Rc<View>,
+    pool: usize,
+    choice: &Choice<'_>,
+    tried: &mut Tried,
+    now: Moment,
+) -> Result<Slot, Refusal> {
     let index = pool;
     let pool = &view.pools[index];
     let lane = pool.kept.stats.at(worker.lane);
@@ -169,10 +176,15 @@ fn client_hash(client: std::net::IpAddr) -> u64 {
 
 /// The value of a cookie in a request.
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';')).find_map(|pair| {
-        let (key, value) = pair.trim().split_once('=')?;
-        (key == name).then(|| value.trim_matches('"'))
-    })
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .find_map(|pair| {
+            let (key, value) = pair.trim().split_once('=')?;
+            (key == name).then(|| value.trim_matches('"'))
+        })
 }
 
 /// The raw value of a query parameter.

@@ -185,7 +185,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = RequestBodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let Some(pass) = self.0.as_mut() else { return Poll::Ready(None) };
         let inbound = &pass.inbound;
         if pass.attempt != inbound.attempt.get() {
@@ -200,7 +203,8 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
         }
         if inbound.ended.get() {
-            let trailers = inbound.trailers.borrow().clone().filter(|_| !std::mem::replace(&mut pass.trailers_sent, true));
+            let trailers =
+                inbound.trailers.borrow().clone().filter(|_| !std::mem::replace(&mut pass.trailers_sent, true));
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let polled = inbound.poll_source(cx);
@@ -215,7 +219,9 @@ impl Body for RequestBody {
         self.0.as_ref().is_none_or(|pass| {
             let inbound = &pass.inbound;
             let all_replayed = pass.next >= inbound.kept.borrow().len() || inbound.lost.get();
-            all_replayed && inbound.trailers.borrow().is_none() && (inbound.ended.get() || inbound.source.borrow().is_end_stream())
+            all_replayed
+                && inbound.trailers.borrow().is_none()
+                && (inbound.ended.get() || inbound.source.borrow().is_end_stream())
         })
     }
 

@@ -1,6 +1,6 @@
 //! The answer: an upstream's, made fit for the client, or one that the route gives by itself.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -8,6 +8,7 @@ use http::{Response, StatusCode, Version};
 
 use super::body::Content;
 use super::facts::Facts;
+use super::forward::facts;
 use super::life::Life;
 use super::normalize::{Normal, strip};
 use super::refuse::{Refused, page, plain};
@@ -16,7 +17,7 @@ use super::tunnel::Switching;
 use super::{Refusal, pick, tunnel};
 use crate::config::model::StickyKey;
 use crate::route::Match;
-use crate::snapshot::{Action, Pool, Route};
+use crate::snapshot::{Action, Route};
 use crate::types::Clock;
 use crate::upstream::Answer;
 
@@ -27,32 +28,39 @@ pub struct Exchange {
     pub head: Parts,
     /// Path and query.
     pub target: PathAndQuery,
+    /// The host the client asked for.
+    pub host: HeaderValue,
     /// What the client wants to switch to.
     pub upgrade: Option<Switching>,
 }
 
 /// The answer of a route that needs no upstream: a redirect or a fixed answer.
-pub fn own(life: &mut Life, route: &Route, parts: &Parts, normal: &Normal<'_>, found: &Match<'_>) -> Result<Response<Content>, Refused> {
-    let facts = Facts::new(life, route, parts, normal.forward(), normal.query).with_match(found);
+pub fn own(
+    life: &mut Life,
+    route: &Route,
+    parts: &Parts,
+    normal: &Normal<'_>,
+    found: &Match<'_>,
+) -> Result<Response<Content>, Refused> {
+    let facts = facts(life, &parts.headers, normal).with_captures(found, normal.matching());
     let mut text = BytesMut::new();
     let mut response = match &route.action {
         Action::Redirect(to, status) => {
-            to.render(&facts, &mut text);
-            let location = HeaderValue::from_maybe_shared(text.freeze()).map_err(|_| Refusal::BadPath)?;
+            let location = to.location(&facts, &mut text);
             let mut response = plain(*status, page(life, *status), status.canonical_reason().unwrap_or("Redirect"));
             response.headers_mut().insert(header::LOCATION, location);
             response
         }
         Action::Respond { status, body, content_type } => {
             body.render(&facts, &mut text);
-            let mut response = Response::new(Content::Whole(text.freeze()));
+            let mut response = Response::new(Content::Whole(text.split().freeze()));
             *response.status_mut() = *status;
             response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
             response
         }
         Action::Pool(_) | Action::Split(_) => return Err(Refusal::Internal.into()),
     };
-    route.response_headers.apply(response.headers_mut(), &facts);
+    route.response_headers.apply(response.headers_mut(), &facts, &mut text);
     life.status = Some(response.status());
     Ok(without_body_where_there_is_none(response, parts.method == http::Method::HEAD))
 }
@@ -60,7 +68,10 @@ pub fn own(life: &mut Life, route: &Route, parts: &Parts, normal: &Normal<'_>, f
 /// A HEAD's answer says how long its body would be and has none; 204 and 304 have none either (RFC 9110 §6.4.1).
 fn without_body_where_there_is_none(mut response: Response<Content>, head: bool) -> Response<Content> {
     let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if head && !bodiless && let Content::Whole(body) = response.body() {
+    if head
+        && !bodiless
+        && let Content::Whole(body) = response.body()
+    {
         let length = HeaderValue::from(body.len());
         response.headers_mut().insert(header::CONTENT_LENGTH, length);
     }
@@ -74,7 +85,12 @@ fn without_body_where_there_is_none(mut response: Response<Content>, head: bool)
 }
 
 /// An upstream's answer on its way to the client.
-pub fn upstream(life: &mut Life, route: &Route, exchange: Exchange, answer: Answer<RequestBody>) -> Result<Response<Content>, Refused> {
+pub fn upstream(
+    life: &mut Life,
+    route: &Route,
+    exchange: Exchange,
+    answer: Answer<RequestBody>,
+) -> Result<Response<Content>, Refused> {
     let (mut head, body) = answer.response.into_parts();
     life.upstream_status = head.status.as_u16();
     // What broke an earlier attempt is history: this one was answered.
@@ -86,9 +102,12 @@ pub fn upstream(life: &mut Life, route: &Route, exchange: Exchange, answer: Answ
     // What an upstream nominates in `Connection` is its own affair; nothing of it can smuggle a request.
     let _ = strip(&mut head.headers, true);
     remember(life, &exchange.head.headers, &mut head.headers);
-    let facts = Facts::new(life, route, &exchange.head, exchange.target.path(), exchange.target.query());
-    route.response_headers.apply(&mut head.headers, &facts);
     life.status = Some(head.status);
+    if !route.response_headers.is_empty() {
+        let host = exchange.host.to_str().unwrap_or_default();
+        let facts = Facts::new(life, &exchange.head.headers, host, exchange.target.path(), exchange.target.query());
+        route.response_headers.apply(&mut head.headers, &facts, &mut BytesMut::new());
+    }
     if route.intercept_errors
         && (head.status.is_client_error() || head.status.is_server_error())
         && let Some(page) = page(life, head.status)
@@ -116,7 +135,9 @@ fn remember(life: &Life, asked: &HeaderMap, headers: &mut HeaderMap) {
     let key = match &sticky.learn {
         None => None,
         Some(StickyKey::Header(name)) => headers.get(name).map(HeaderValue::as_bytes),
-        Some(StickyKey::Cookie(name)) => headers.get_all(header::SET_COOKIE).iter().find_map(|line| set_cookie(line.as_bytes(), name)),
+        Some(StickyKey::Cookie(name)) => {
+            headers.get_all(header::SET_COOKIE).iter().find_map(|line| set_cookie(line.as_bytes(), name))
+        }
     };
     if let Some(key) = key.filter(|key| !key.is_empty()) {
         slot.pool().kept.learned.learn(key, identity, sticky.max_entries as usize, Clock::now());
@@ -137,6 +158,7 @@ fn set_cookie<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     #[test]
     fn a_set_cookie_line_gives_its_value() {

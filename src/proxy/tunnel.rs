@@ -66,8 +66,15 @@ impl Switching {
 }
 
 /// The answer to a handshake that has succeeded. The tunnel begins when it has been sent; until then it waits in `life`.
-pub fn switch(life: &mut Life, exchange: Exchange, mut head: http::response::Parts, upstream: Option<Upgraded>) -> Result<Response<Content>, Refused> {
-    let (Some(switching), Some(upstream)) = (exchange.upgrade, upstream) else { return Err(Refusal::BadResponse.into()) };
+pub fn switch(
+    life: &mut Life,
+    exchange: Exchange,
+    mut head: http::response::Parts,
+    upstream: Option<Upgraded>,
+) -> Result<Response<Content>, Refused> {
+    let (Some(switching), Some(upstream)) = (exchange.upgrade, upstream) else {
+        return Err(Refusal::BadResponse.into());
+    };
     life.joint = Some(Box::new(Joint { client: switching.client, upstream }));
     if switching.extended {
         for name in [header::CONNECTION, header::UPGRADE, SEC_WEBSOCKET_ACCEPT] {

@@ -23,7 +23,5 @@ pub use pattern::{Condition, HostPattern, PathPattern, PatternError, Subject, Va
 pub use question::{Encoded, Question, cookies, parameters};
 pub use rewrite::{Rewrite, RewriteError, Target, TargetError};
 pub use rule::Rule;
-mod stub;
-pub use stub::*;
 pub use table::{Match, Matched, Table};
 pub use template::{Captured, Group, Template, TemplateError, TemplateProblem, VARIABLES, Variable, Variables};

@@ -55,7 +55,12 @@ impl Learned {
     }
 
     fn make_room(&self) {
-        let oldest = self.entries.iter().take(LOOKED_AT).min_by_key(|entry| entry.used.load(Ordering::Relaxed)).map(|entry| *entry.key());
+        let oldest = self
+            .entries
+            .iter()
+            .take(LOOKED_AT)
+            .min_by_key(|entry| entry.used.load(Ordering::Relaxed))
+            .map(|entry| *entry.key());
         if let Some(oldest) = oldest {
             self.entries.remove(&oldest);
         }
@@ -89,7 +94,11 @@ mod tests {
         let start = Moment::from_nanos(1);
         learned.learn(b"session-1", 7, 10, start);
         assert_eq!(learned.find(b"session-1", IDLE, start + IDLE), Some(7));
-        assert_eq!(learned.find(b"session-1", IDLE, start + IDLE + IDLE), Some(7), "each use starts the idle time anew");
+        assert_eq!(
+            learned.find(b"session-1", IDLE, start + IDLE + IDLE),
+            Some(7),
+            "each use starts the idle time anew"
+        );
         assert_eq!(learned.find(b"session-2", IDLE, start), None);
         learned.sweep(IDLE, start + IDLE * 4);
         assert!(learned.is_empty());

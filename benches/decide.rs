@@ -1,0 +1,143 @@
+//! What a request's decisions cost: `cargo bench --bench decide`.
+//!
+//! Each group states the claim it protects; nothing here is asserted, since time depends on the machine.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use divan::{Bencher, black_box};
+use http::{HeaderMap, Method};
+use tidegate::balance::{self, Algorithm, Cursor, Draw, Load, Member, stable_hash};
+use tidegate::limit::{ClientKey, ConnectionSeats, Limiter, Per, Rule};
+use tidegate::route::{self, PathPattern, Question};
+use tidegate::types::{Moment, Rate};
+
+fn main() {
+    divan::main();
+}
+
+/// **Claim**: a pick costs some tens of nanoseconds whatever the size of the pool, except for least connections, which
+/// looks at every upstream (about a nanosecond each).
+mod pick {
+    use super::*;
+
+    const ALGORITHMS: [Algorithm; 7] = [
+        Algorithm::RoundRobin,
+        Algorithm::Weighted,
+        Algorithm::LeastConnections,
+        Algorithm::Ewma,
+        Algorithm::Random,
+        Algorithm::Hash,
+        Algorithm::First,
+    ];
+
+    #[divan::bench(args = ALGORITHMS, consts = [3, 100, 1000])]
+    fn and_leave<const UPSTREAMS: u32>(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+        let members: Vec<Member> = (0..UPSTREAMS).map(member).collect();
+        let loads: Vec<Arc<Load>> = members.iter().map(|member| member.load.clone()).collect();
+        let table = balance::Table::new(algorithm, Some(0.25), members);
+        let cursor = Cursor::new();
+        let mut random = fastrand::Rng::with_seed(1);
+        bencher.bench_local(|| {
+            let random = random.u64(..);
+            let draw = Draw { now: Moment::from_nanos(1_000_000_000), random, hash: Some(random), tried: &[] };
+            let picked = table.pick(&cursor, black_box(&draw));
+            if let Ok(id) = picked {
+                loads[id as usize].leave();
+            }
+            picked
+        });
+    }
+
+    fn member(id: u32) -> Member {
+        let load = Arc::new(Load::new());
+        load.sample(Duration::from_micros(500 + u64::from(id)), Moment::from_nanos(1));
+        let identity = stable_hash(format!("10.0.{}.{}:80", id / 250, id % 250).as_bytes());
+        Member { id, load, weight: 1.0 + f64::from(id % 3), max: None, backup: false, identity }
+    }
+}
+
+/// **Claim**: the number of routes does not matter for exact paths and prefixes.
+mod find_route {
+    use super::*;
+
+    #[divan::bench(args = [10, 10_000])]
+    fn prefix(bencher: Bencher<'_, '_>, routes: usize) {
+        let table = table(routes, |number| PathPattern::Prefix(format!("/team{}/service{number}", number % 100)));
+        let last = routes - 1;
+        find(bencher, &table, &format!("/team{}/service{last}/v1/things/42", last % 100));
+    }
+
+    #[divan::bench(args = [10, 10_000])]
+    fn exact(bencher: Bencher<'_, '_>, routes: usize) {
+        let table = table(routes, |number| PathPattern::Exact(format!("/page/{number}")));
+        find(bencher, &table, &format!("/page/{}", routes - 1));
+    }
+
+    #[divan::bench(args = [10, 10_000])]
+    fn none(bencher: Bencher<'_, '_>, routes: usize) {
+        let table = table(routes, |number| PathPattern::Prefix(format!("/r{number}")));
+        find(bencher, &table, "/nowhere/to/be/found");
+    }
+
+    /// Expressions are tried one after the other, as everybody does.
+    #[divan::bench(args = [1, 10])]
+    fn regex(bencher: Bencher<'_, '_>, routes: usize) {
+        let table = table(routes, |number| PathPattern::Regex {
+            expression: format!("^/r{number}/[a-z]+/(\\d+)$"),
+            ignore_case: false,
+        });
+        find(bencher, &table, &format!("/r{}/abc/42", routes - 1));
+    }
+
+    fn table(routes: usize, path: impl Fn(usize) -> PathPattern) -> route::Table {
+        let rule = |number| route::Rule {
+            name: format!("route {number}"),
+            paths: vec![path(number)],
+            ..route::Rule::default()
+        };
+        route::Table::build((0..routes).map(rule).collect(), &["web".to_owned()]).expect("good patterns")
+    }
+
+    fn find(bencher: Bencher<'_, '_>, table: &route::Table, path: &str) {
+        let headers = HeaderMap::new();
+        let question = Question {
+            listener: 0,
+            host: "api.example.com",
+            path,
+            query: None,
+            method: &Method::GET,
+            headers: &headers,
+            client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        };
+        bencher.bench_local(|| black_box(table.find(black_box(&question))).is_some());
+    }
+}
+
+/// **Claim**: a limit costs one lookup in a sharded table, whatever the number of clients.
+mod limit {
+    use super::*;
+
+    #[divan::bench(args = [1, 100_000])]
+    fn admit(bencher: Bencher<'_, '_>, clients: u32) {
+        let rule = Rule {
+            per: Per::Client,
+            rate: Some(Rate { count: 1_000_000, per: Duration::from_secs(1) }),
+            burst: 1_000_000,
+            delay: Duration::ZERO,
+            requests: Some(1000),
+            connections: None,
+            max_clients: 200_000,
+        };
+        let limiter = Limiter::new(rule);
+        let seats = ConnectionSeats::default();
+        let mut number = 0u32;
+        bencher.bench_local(|| {
+            number += 1;
+            let client = IpAddr::V4(Ipv4Addr::from_bits(number % clients));
+            let now = Moment::from_nanos(u64::from(number) * 2_000);
+            black_box(limiter.admit(ClientKey::address(client), &seats, now));
+        });
+    }
+}

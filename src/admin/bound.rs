@@ -44,7 +44,7 @@ pub enum BindError {
     #[error("the admin API at {0} could be reached from other machines, so it needs a token: set admin.token")]
     Open(SocketAddr),
     /// The system refused.
-    #[error("the admin API cannot listen on {address}")]
+    #[error("the admin API cannot listen on {address}: {source}")]
     Refused {
         /// Where.
         address: Bind,

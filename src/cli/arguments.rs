@@ -134,7 +134,7 @@ pub(super) struct ExplainArguments {
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {
     /// End by itself after so long, with a load of its own and a summary
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=600))]
     pub(super) seconds: Option<u32>,
 }
 

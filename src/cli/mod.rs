@@ -7,6 +7,7 @@
 mod arguments;
 pub mod backend;
 mod client;
+mod demo;
 mod failure;
 mod look;
 mod operate;
@@ -49,8 +50,9 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Check { file } => look::check(&file),
         Command::Show(arguments) => look::show(arguments),
-        Command::Run { file } => run::run(file, std::io::IsTerminal::is_terminal(&std::io::stderr())),
-        Command::Explain(_) | Command::Demo(_) => Err(Failure::Usage("not there yet".to_owned())),
+        Command::Run { file } => run::run(file),
+        Command::Explain(_) => Err(Failure::Usage("not there yet".to_owned())),
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Upstream(arguments) => upstream::run(arguments),
         client => operate::run(client),
     }

@@ -8,7 +8,7 @@ use crate::config::model::{Admin, Secret};
 use crate::types::Bind;
 
 /// Where a configuration is looked for when none is named.
-const USUAL: [&str; 2] = ["tidegate.toml", "/etc/tidegate/tidegate.toml"];
+pub(super) const USUAL: [&str; 2] = ["tidegate.toml", "/etc/tidegate/tidegate.toml"];
 
 /// The configuration file meant: the one named, else the first of the usual ones that exists.
 pub(super) fn usual_file(named: Option<&Path>) -> Option<PathBuf> {

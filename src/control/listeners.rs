@@ -42,11 +42,11 @@ impl Listeners {
                 for bind in &listener.bind {
                     if let crate::types::Bind::Tcp(address) = bind {
                         let index = self.names.iter().position(|n| n == name).unwrap();
-                        let first = crate::downstream::listen(*address).map_err(|e| e.to_string())?;
+                        let first = crate::downstream::placeholder::listen(*address).map_err(|e| e.to_string())?;
                         let address = first.local_addr().unwrap();
                         let mut all = vec![first];
                         for _ in 1..self.workers {
-                            all.push(crate::downstream::listen(address).map_err(|e| e.to_string())?);
+                            all.push(crate::downstream::placeholder::listen(address).map_err(|e| e.to_string())?);
                         }
                         self.bound.push((index, address, all));
                     }

@@ -60,7 +60,7 @@ fn run(number: usize, parts: proxy::Parts, mut orders: UnboundedReceiver<Order>)
                     let handler = move |connection: Rc<proxy::Connection>, request| {
                         proxy::handle(worker.clone(), connection, request)
                     };
-                    tokio::task::spawn_local(crate::downstream::accept(socket, index, handler));
+                    tokio::task::spawn_local(crate::downstream::placeholder::accept(socket, index, handler));
                 }
                 Order::End => break,
             }

@@ -1,99 +1,61 @@
-//! Placeholder near side until the real one lands.
-use std::cell::RefCell;
-use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+//! The near side: listening, accepting, TLS, PROXY protocol, serving HTTP/1 and HTTP/2, timeouts, drain.
+//!
+//! A [`Bound`] has the sockets of one address; each worker opens a [`Door`] on its own, which accepts and serves connections as
+//! local tasks until it is drained. What answers is an [`Application`]; it gets each request with its [`Connection`], and is asked
+//! for the [`Terms`] of the next connection, so a reload reaches new connections without touching old ones.
+//!
+//! ```text
+//!  socket ─▶ Wire ─▶ (TLS) ─▶ Gate ─▶ hyper ─▶ service ─▶ Application::answer
+//!            bytes,            whole,           numbers, busy,
+//!            progress          checked heads    panics, refusals
+//!               └──── Pulse ─────┴───────────────┴──▶ Watch: one deadline, moved along
+//! ```
+//!
+//! Nothing here routes, knows upstreams, or makes an answer: even what the head guard refuses is answered by the application's
+//! refusal table. Nothing here reads files: certificates come as PEM text.
+//!
+//! Why hyper's connections driven by hand and not `hyper-util`'s server: its timers arm and disarm for each request, it has no
+//! place for our one deadline per connection, and its protocol detection costs an extra read.
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+mod activity;
+mod application;
+mod attend;
+mod bind;
+mod certificate;
+mod chunked;
+mod connection;
+mod door;
+mod gate;
+mod guard;
+mod http1;
+mod http2;
+mod inherited;
+mod objection;
+pub mod placeholder;
+mod proxy_header;
+mod pulse;
+mod roster;
+mod seats;
+mod service;
+mod socket;
+mod terms;
+mod tls;
+mod watch;
 
-use crate::limit::ConnectionSeats;
+#[cfg(test)]
+mod tests;
 
-#[derive(Debug)]
-pub struct Connection {
-    listener: usize,
-    peer: SocketAddr,
-    pub seats: ConnectionSeats,
-    pub introduction: RefCell<Option<Rc<crate::proxy::client::Introduction>>>,
-}
-impl Connection {
-    pub fn listener(&self) -> usize {
-        self.listener
-    }
-    pub fn client(&self) -> IpAddr {
-        self.peer.ip()
-    }
-    pub fn peer_port(&self) -> u16 {
-        self.peer.port()
-    }
-    pub fn local_port(&self) -> u16 {
-        0
-    }
-    pub fn seats(&self) -> &ConnectionSeats {
-        &self.seats
-    }
-    pub fn introduction(&self, networks: &[ipnet::IpNet]) -> Rc<crate::proxy::client::Introduction> {
-        self.introduction
-            .borrow_mut()
-            .get_or_insert_with(|| Rc::new(crate::proxy::client::Introduction::new(self.peer.ip(), false, networks)))
-            .clone()
-    }
-    pub fn scheme(&self) -> &'static str {
-        "http"
-    }
-    pub fn tls_version(&self) -> &'static str {
-        ""
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Local;
-impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, f: F) {
-        tokio::task::spawn_local(async move {
-            f.await;
-        });
-    }
-}
-
-pub async fn accept<H, F, B>(listener: std::net::TcpListener, index: usize, handler: H)
-where
-    H: Fn(Rc<Connection>, Request<Incoming>) -> F + Clone + 'static,
-    F: Future<Output = Response<B>> + 'static,
-    B: http_body::Body<Data = bytes::Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    loop {
-        let Ok((stream, peer)) = listener.accept().await else { continue };
-        let _ = stream.set_nodelay(true);
-        let handler = handler.clone();
-        tokio::task::spawn_local(async move {
-            let connection = Rc::new(Connection {
-                listener: index,
-                peer,
-                seats: ConnectionSeats::new(),
-                introduction: RefCell::default(),
-            });
-            let service = hyper::service::service_fn(move |request| {
-                let answer = handler(connection.clone(), request);
-                async move { Ok::<_, std::convert::Infallible>(answer.await) }
-            });
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades()
-                .await;
-        });
-    }
-}
-
-pub fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    Ok(socket.into())
-}
+pub use activity::{Busy, Held};
+pub use application::{Application, Event};
+pub use bind::{BindError, Bound, Socket, SocketFile, bind};
+pub use certificate::{Certificates, Pair, Shown};
+pub use connection::{Connection, Peer};
+pub use door::Door;
+pub use gate::Gate;
+pub use guard::HeadLimits;
+pub use inherited::Inherited;
+pub use objection::Objection;
+pub use proxy_header::ProxyHeaderError;
+pub use seats::Seats;
+pub use terms::Terms;
+pub use tls::{HandshakeError, TlsError, TlsFacts, TlsSettings, TlsTerms};

@@ -28,4 +28,4 @@ pub use refusal::{Fault, Refusal};
 pub use request_body::RequestBody;
 pub use worker::{Parts, Worker};
 
-pub use crate::downstream::Connection;
+pub use crate::downstream::placeholder::Connection;

@@ -17,7 +17,9 @@ struct Draft {
     rule: u32,
     host: u32,
     kind: Kind,
-    /// The path, where it has one.
+    /// Which of the rule's paths.
+    nth: u32,
+    /// What is planted, for those that are.
     path: Option<Box<str>>,
 }
 
@@ -70,10 +72,17 @@ impl<'a> Builder<'a> {
         for host in &hosts {
             let rank = HostRank::of(host);
             let host = self.host(host);
-            for (kind, path) in &kinds {
+            for (nth, (kind, path)) in kinds.iter().enumerate() {
                 let key = Key::new(priority, rank, *kind, weight, file as u32);
                 let key = Key { nth: self.drafts.len() as u32, ..key };
-                self.drafts.push(Draft { key, rule: file as u32, host, kind: *kind, path: path.clone() });
+                self.drafts.push(Draft {
+                    key,
+                    rule: file as u32,
+                    host,
+                    kind: *kind,
+                    nth: nth as u32,
+                    path: path.clone(),
+                });
             }
         }
         self.rules.push(Compiled { name, hosts, paths, priority, weight, checks: checks.into() });
@@ -190,8 +199,14 @@ fn ranked(drafts: &[Draft]) -> Box<[Entry]> {
         }
     }
     places.sort_unstable();
-    let unranked =
-        |draft: &Draft| Entry { rule: draft.rule, host: draft.host, kind: draft.kind, rank: 0, promoted: NONE };
+    let unranked = |draft: &Draft| Entry {
+        rule: draft.rule,
+        host: draft.host,
+        kind: draft.kind,
+        path: draft.nth,
+        rank: 0,
+        promoted: NONE,
+    };
     let mut entries: Vec<Entry> = drafts.iter().map(unranked).collect();
     for (rank, (_, at, promoted)) in places.into_iter().enumerate() {
         let entry = &mut entries[at];

@@ -3,6 +3,7 @@
 mod build;
 mod condition;
 mod edit;
+mod explain;
 mod hash;
 pub mod host;
 pub mod path;
@@ -17,6 +18,7 @@ mod tests;
 mod tree;
 
 pub use edit::{EditError, EditList, EditProblem, HeaderEdit};
+pub use explain::{By, Mismatch, Outcome, Reason, Verdict};
 pub use host::{Host, HostError};
 pub use path::{Path, PathError, normalize};
 pub use pattern::{Condition, HostPattern, PathPattern, PatternError, Subject, ValuePattern};

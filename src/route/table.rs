@@ -91,6 +91,8 @@ pub(super) struct Entry {
     pub(super) rule: u32,
     pub(super) host: u32,
     pub(super) kind: Kind,
+    /// Which of the rule's paths.
+    pub(super) path: u32,
     pub(super) rank: u32,
     /// The rank of a `^~` prefix where it is the longest; for all others the same as `rank`.
     pub(super) promoted: u32,

@@ -45,8 +45,13 @@ impl Tally {
         }
     }
 
-    fn answered(&mut self, upstream: &str, latency: Duration) {
-        *self.by_upstream.entry(upstream.to_owned()).or_default() += 1;
+    fn count(&mut self, outcome: anyhow::Result<String>, latency: Duration) {
+        self.requests += 1;
+        let upstream = match outcome {
+            Ok(upstream) => upstream,
+            Err(error) => return self.fail(format!("{error:#}")),
+        };
+        *self.by_upstream.entry(upstream).or_default() += 1;
         self.latencies.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
     }
 
@@ -74,16 +79,10 @@ async fn client(address: SocketAddr, end: Instant, tally: Shared) {
     while Instant::now() < end {
         let begun = Instant::now();
         let outcome = ask(address, &mut connection).await;
-        let mut tally = tally.borrow_mut();
-        tally.requests += 1;
-        match outcome {
-            Ok(upstream) => tally.answered(&upstream, begun.elapsed()),
-            Err(error) => {
-                connection = None;
-                tally.fail(format!("{error:#}"));
-            }
+        if outcome.is_err() {
+            connection = None;
         }
-        drop(tally);
+        tally.borrow_mut().count(outcome, begun.elapsed());
         tokio::time::sleep(PAUSE).await;
     }
 }

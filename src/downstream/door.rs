@@ -1,0 +1,315 @@
+//! The door: one listening socket on one worker, and the loop that accepts from it.
+//!
+//! The loop never dies: what is wrong with one connection passes, and want of descriptors or memory is waited out. It never waits
+//! for a connection either: each is a local task from its first byte on.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+
+use super::application::{Application, Event};
+use super::attend::{Arrival, attend};
+use super::bind;
+use super::connection::Peer;
+use super::roster::Roster;
+use super::seats::{Seat, Seats};
+use super::socket::Socket;
+use crate::sweep::Sweep;
+use crate::types::Moment;
+
+/// An open listening socket on one worker, with the connections that came through it.
+///
+/// Dropping it leaves the loop running; [`close`](Self::close) or [`drain`](Self::drain) end it.
+pub struct Door<A> {
+    app: Rc<A>,
+    seats: Arc<Seats>,
+    sweep: Rc<Sweep>,
+    roster: Rc<Roster>,
+    closing: Cell<bool>,
+    closed: Cell<bool>,
+    /// The loop, and whoever waits for its end.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl<A: Application> Door<A> {
+    /// Opens it: from now on, connections are accepted. `seats` are the listener's, on all workers.
+    ///
+    /// **Errors**: where the socket cannot be registered with this thread's runtime.
+    /// **Panics**: outside a `LocalRuntime` or `LocalSet`.
+    pub fn open(socket: bind::Socket, app: Rc<A>, seats: Arc<Seats>, sweep: Rc<Sweep>) -> io::Result<Rc<Self>> {
+        let listener = Listener::new(socket)?;
+        let door = Rc::new(Door {
+            app,
+            seats,
+            sweep,
+            roster: Rc::default(),
+            closing: Cell::new(false),
+            closed: Cell::new(false),
+            waiting: RefCell::default(),
+        });
+        tokio::task::spawn_local(door.clone().run(listener));
+        Ok(door)
+    }
+
+    /// Stops accepting. What the kernel has accepted by now is still taken, so that nobody who has connected is reset; connections go
+    /// on as they are.
+    ///
+    /// What connects between the last look and the closing of the socket, some microseconds, is reset all the same: Linux knows no way
+    /// to stop a listening socket from completing handshakes without dropping those it has completed.
+    pub fn close(&self) {
+        self.closing.set(true);
+        self.wake();
+    }
+
+    /// Stops accepting, and ends the connections: idle ones now, busy ones behind their answer, streams and tunnels at `until`.
+    pub fn drain(&self, until: Moment) {
+        self.close();
+        self.roster.drain(until);
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.roster.len()
+    }
+
+    /// Waits until nothing is accepted any more and no connection is open.
+    pub async fn emptied(&self) {
+        poll_fn(|cx| if self.closed.get() { Poll::Ready(()) } else { self.wait(cx) }).await;
+        self.roster.emptied().await;
+    }
+
+    fn wait<T>(&self, cx: &Context<'_>) -> Poll<T> {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    async fn run(self: Rc<Self>, listener: Listener) {
+        let mut trouble = Trouble::new();
+        while !self.closing.get() {
+            let max = self.app.terms().max_connections;
+            if self.seats.taken() >= max {
+                self.until_closing(self.seat_freed(max)).await;
+                continue;
+            }
+            match self.until_closing(listener.accept()).await {
+                None => {}
+                Some(Ok((socket, peer))) => {
+                    trouble.over();
+                    let local = listener.local(&socket);
+                    self.take(socket, peer, local, self.seat().await);
+                }
+                Some(Err(error)) if is_passing(&error) => {}
+                Some(Err(error)) => {
+                    let pause = trouble.met(&self.sweep, &error);
+                    self.app.observe(Event::AcceptFailed(&error));
+                    self.until_closing(tokio::time::sleep(pause)).await;
+                }
+            }
+        }
+        self.take_rest(listener);
+        self.closed.set(true);
+        self.wake();
+    }
+
+    /// Runs `future`, unless the door closes first.
+    async fn until_closing<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = std::pin::pin!(future);
+        poll_fn(|cx| {
+            if self.closing.get() {
+                return Poll::Ready(None);
+            }
+            match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending => self.wait(cx),
+            }
+        })
+        .await
+    }
+
+    /// A seat may have been given back, or the bound may have been raised.
+    async fn seat_freed(&self, max: u32) {
+        const LOOK_AGAIN: Duration = Duration::from_secs(1);
+        let deadline = self.sweep.deadline();
+        deadline.set_after(Some(LOOK_AGAIN));
+        let _ = deadline.bound(self.seats.freed(max)).await;
+    }
+
+    /// A seat for a connection that has been accepted. Another worker may have taken the last one meanwhile; then the connection
+    /// waits here as it would have waited in the queue.
+    async fn seat(&self) -> Seat {
+        loop {
+            // Past the bound it is still better served than reset.
+            let max = if self.closing.get() { u32::MAX } else { self.app.terms().max_connections };
+            match self.seats.take(max) {
+                Some(seat) => return seat,
+                None => self.until_closing(self.seat_freed(max)).await,
+            };
+        }
+    }
+
+    fn take(&self, socket: Socket, peer: Peer, local: Option<SocketAddr>, seat: Seat) {
+        let arrival = Arrival { socket, peer, local, terms: self.app.terms(), entry: self.roster.enter(), seat };
+        tokio::task::spawn_local(attend(self.app.clone(), self.sweep.clone(), arrival));
+    }
+
+    /// Takes what has connected already, and closes the socket.
+    fn take_rest(&self, listener: Listener) {
+        let local = listener.local;
+        let mut accept = match listener.into_blocking_free() {
+            Ok(accept) => accept,
+            Err(error) => {
+                tracing::warn!("cannot take the last connections of a socket that closes: {error}");
+                return;
+            }
+        };
+        while let Ok(next) = accept() {
+            let (Some((socket, peer)), Some(seat)) = (next, self.seats.take(u32::MAX)) else { continue };
+            let local = local.or_else(|| local_of(&socket));
+            self.take(socket, peer, local, seat);
+        }
+    }
+}
+
+/// Errors of `accept` that are about the connection that was to be accepted, or pass by themselves (accept(2)).
+fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let network = [Errno::NETDOWN, Errno::PROTO, Errno::NOPROTOOPT, Errno::HOSTDOWN, Errno::NONET, Errno::HOSTUNREACH];
+    let code = error.raw_os_error();
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset
+    ) || network
+        .iter()
+        .chain(&[Errno::NETUNREACH, Errno::PERM, Errno::OPNOTSUPP])
+        .any(|errno| code == Some(errno.raw_os_error()))
+}
+
+/// A time in which nothing can be accepted.
+#[derive(Debug)]
+struct Trouble {
+    pause: Duration,
+    logged: Option<Moment>,
+}
+
+impl Trouble {
+    const FIRST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(1);
+    const BETWEEN_LINES: Duration = Duration::from_secs(10);
+
+    fn new() -> Self {
+        Trouble { pause: Self::FIRST, logged: None }
+    }
+
+    fn over(&mut self) {
+        self.pause = Self::FIRST;
+    }
+
+    /// How long to wait before the next attempt.
+    fn met(&mut self, sweep: &Sweep, error: &io::Error) -> Duration {
+        let now = sweep.now();
+        if self.logged.is_none_or(|logged| now.since(logged) >= Self::BETWEEN_LINES) {
+            self.logged = Some(now);
+            tracing::error!("cannot accept connections: {error}; trying again");
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(Self::LONGEST);
+        pause
+    }
+}
+
+/// A listening socket in this thread's runtime.
+struct Listener {
+    kind: Kind,
+    /// The address that all its connections are made to, where there is but one.
+    local: Option<SocketAddr>,
+}
+
+enum Kind {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Accepts what is there; an error where nothing is, `None` for a connection that has gone again.
+type Accept = Box<dyn FnMut() -> io::Result<Option<(Socket, Peer)>>>;
+
+impl Listener {
+    fn new(socket: bind::Socket) -> io::Result<Self> {
+        Ok(match socket {
+            bind::Socket::Tcp(listener) => {
+                let listener = TcpListener::from_std(listener)?;
+                let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
+                Listener { kind: Kind::Tcp(listener), local }
+            }
+            bind::Socket::Unix(listener) => {
+                Listener { kind: Kind::Unix(UnixListener::from_std(listener)?), local: None }
+            }
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match &self.kind {
+            Kind::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Socket::Tcp(stream), Peer::Tcp(peer)))
+            }
+            Kind::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), Peer::Unix))
+            }
+        }
+    }
+
+    fn local(&self, socket: &Socket) -> Option<SocketAddr> {
+        self.local.or_else(|| local_of(socket))
+    }
+
+    /// The same without the runtime, whose idea of whether something is there may be a moment old.
+    fn into_blocking_free(self) -> io::Result<Accept> {
+        Ok(match self.kind {
+            Kind::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                Box::new(move || match listener.accept() {
+                    Ok((stream, peer)) => {
+                        stream.set_nonblocking(true)?;
+                        let stream = tokio::net::TcpStream::from_std(stream)?;
+                        Ok(Some((Socket::Tcp(stream), Peer::Tcp(peer))))
+                    }
+                    Err(error) if is_passing(&error) => Ok(None),
+                    Err(error) => Err(error),
+                })
+            }
+            Kind::Unix(listener) => {
+                let listener = listener.into_std()?;
+                Box::new(move || match listener.accept() {
+                    Ok((stream, _)) => {
+                        stream.set_nonblocking(true)?;
+                        Ok(Some((Socket::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Unix)))
+                    }
+                    Err(error) if is_passing(&error) => Ok(None),
+                    Err(error) => Err(error),
+                })
+            }
+        })
+    }
+}
+
+fn local_of(socket: &Socket) -> Option<SocketAddr> {
+    match socket {
+        Socket::Tcp(stream) => stream.local_addr().ok(),
+        Socket::Unix(_) => None,
+    }
+}

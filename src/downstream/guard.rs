@@ -1,0 +1,291 @@
+//! The head guard: reads along with the raw bytes of HTTP/1 requests on their way into hyper and stops what hyper lets through.
+//!
+//! hyper 1.12 refuses obs-fold, spaces before the colon, NUL and CR in values, disagreeing or unreadable Content-Length by itself (its
+//! own 400, and the connection closes; `tests` beside this file hold it to that). It accepts, and a proxy must not: bare line feeds
+//! as line ends, `Content-Length` with `Transfer-Encoding` (it drops the former), several equal `Content-Length`, and any list of
+//! transfer codings that ends in `chunked`. It has no bound on the target below 64 KiB.
+//!
+//! The guard follows message borders itself, so it sees pipelined heads, and holds heads back until they are complete: hyper never
+//! sees a part of one. That makes every refusal, 408 included, an answer in its place among the pipelined ones, made by the
+//! application's refusal table instead of by hyper.
+//!
+//! It never keeps bytes (its caller does), never reads a clock, never looks at `Host`, targets or names: those are checked once,
+//! later, on hyper's parsed request. Why not a parser of our own instead: that is the later fast lane; until then two parsers that
+//! must agree are one too many, and this one decides only where lines and messages end.
+
+use memchr::memchr_iter;
+
+use super::chunked::{Chunked, Followed};
+use super::objection::Objection;
+
+/// What a head may be at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of the request line and all header lines.
+    pub size: usize,
+    /// Header lines.
+    pub headers: usize,
+    /// Bytes of the request target.
+    pub uri: usize,
+}
+
+/// Follows one connection's requests.
+#[derive(Debug)]
+pub(super) struct Guard {
+    limits: HeadLimits,
+    phase: Phase,
+    head: Head,
+    /// Heads that have passed.
+    heads: u64,
+}
+
+/// Where in the stream of requests the next byte is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Between two requests.
+    Between,
+    /// In a head.
+    Head,
+    /// In a body; so many bytes are to come.
+    Length(u64),
+    /// In a chunked body.
+    Chunked(Chunked),
+    /// Behind a request that may turn the connection into a tunnel: what follows waits for the answer.
+    Held,
+    /// Behind something that was refused; nothing passes any more.
+    Refused(Objection),
+    /// Behind a broken chunked body; hyper will see the same and close.
+    Broken,
+}
+
+/// What became of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// So many pass.
+    pub(super) pass: usize,
+    /// From here on they are to be shown again, with more; those between are dropped.
+    pub(super) keep: usize,
+}
+
+impl Guard {
+    pub(super) fn new(limits: HeadLimits) -> Self {
+        Guard { limits, phase: Phase::Between, head: Head::default(), heads: 0 }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How many heads have passed.
+    pub(super) fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// Whether the last head was HTTP/1.0, whose answers may end with the connection.
+    pub(super) fn old(&self) -> bool {
+        self.head.old
+    }
+
+    /// Lets nothing pass any more.
+    pub(super) fn refuse(&mut self, objection: Objection) {
+        self.phase = Phase::Refused(objection);
+    }
+
+    /// The answer to a held request was no tunnel: what follows is a request again.
+    pub(super) fn resume(&mut self) {
+        if self.phase == Phase::Held {
+            self.phase = Phase::Between;
+        }
+    }
+
+    /// Looks at `bytes`: what was kept the last time, and all that came since.
+    ///
+    /// **Cost**: about 50 ns for a head of 200 bytes; a body's bytes cost nothing.
+    pub(super) fn look(&mut self, bytes: &[u8]) -> Seen {
+        let (mut at, mut pass) = (0, 0);
+        loop {
+            let rest = &bytes[at..];
+            match self.phase {
+                Phase::Between => match rest {
+                    [] | [b'\r'] => return Seen { pass, keep: at },
+                    // Empty lines before a request are skipped (RFC 9112 §2.2), and begin nothing.
+                    [b'\r', b'\n', ..] => at += 2,
+                    [b'\n', ..] => {
+                        self.refuse(Objection::BareLineFeed);
+                        return Seen { pass, keep: bytes.len() };
+                    }
+                    _ => {
+                        self.head = Head::default();
+                        self.phase = Phase::Head;
+                    }
+                },
+                Phase::Head => match self.head.read(rest, self.limits) {
+                    Ok(None) => return Seen { pass, keep: at },
+                    Ok(Some(length)) => {
+                        at += length;
+                        pass = at;
+                        self.heads += 1;
+                        self.phase = self.head.body();
+                    }
+                    Err(objection) => {
+                        self.refuse(objection);
+                        return Seen { pass, keep: bytes.len() };
+                    }
+                },
+                Phase::Length(left) => {
+                    let here = left.min(rest.len() as u64);
+                    at += here as usize;
+                    pass = at;
+                    self.phase = if here == left { self.head.behind() } else { Phase::Length(left - here) };
+                    if rest.len() as u64 == here {
+                        return Seen { pass, keep: at };
+                    }
+                }
+                Phase::Chunked(mut chunked) => {
+                    let followed = chunked.follow(rest);
+                    let (length, phase) = match followed {
+                        Followed::More => (rest.len(), Phase::Chunked(chunked)),
+                        Followed::End(length) => (length, self.head.behind()),
+                        Followed::Broken(length) => (length, Phase::Broken),
+                    };
+                    at += length;
+                    pass = at;
+                    self.phase = phase;
+                    if !matches!(followed, Followed::End(_)) {
+                        return Seen { pass, keep: bytes.len() };
+                    }
+                }
+                Phase::Held => return Seen { pass, keep: at },
+                Phase::Refused(_) | Phase::Broken => return Seen { pass, keep: bytes.len() },
+            }
+        }
+    }
+}
+
+/// What is known about a head so far.
+#[derive(Debug, Default)]
+struct Head {
+    /// Bytes that were looked at.
+    seen: usize,
+    /// Where the present line begins.
+    line: usize,
+    /// Lines that are complete, the request line included.
+    lines: usize,
+    length: Option<u64>,
+    chunked: bool,
+    /// HTTP/1.0.
+    old: bool,
+    /// CONNECT, or with `Upgrade`.
+    tunnel: bool,
+}
+
+impl Head {
+    /// The longest method and version that a request line is thought to have besides its target.
+    const AROUND_TARGET: usize = 64;
+
+    /// Reads on in `bytes`, which begin with the head; its length once it is complete.
+    fn read(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, Objection> {
+        let from = self.seen;
+        for feed in memchr_iter(b'\n', &bytes[from..]) {
+            let end = from + feed;
+            let Some((b'\r', line)) = bytes[self.line..end].split_last() else {
+                return Err(Objection::BareLineFeed);
+            };
+            self.line = end + 1;
+            if line.is_empty() {
+                return self.complete(end + 1, limits).map(Some);
+            }
+            self.take(line, limits)?;
+        }
+        self.seen = bytes.len();
+        if self.lines == 0 && self.seen > limits.uri.saturating_add(Self::AROUND_TARGET) {
+            return Err(Objection::UriTooLong);
+        }
+        if self.seen > limits.size { Err(Objection::HeadTooLarge) } else { Ok(None) }
+    }
+
+    fn complete(&self, length: usize, limits: HeadLimits) -> Result<usize, Objection> {
+        if self.chunked && self.length.is_some() {
+            return Err(Objection::LengthAndEncoding);
+        }
+        if length > limits.size { Err(Objection::HeadTooLarge) } else { Ok(length) }
+    }
+
+    fn take(&mut self, line: &[u8], limits: HeadLimits) -> Result<(), Objection> {
+        self.lines += 1;
+        if self.lines == 1 {
+            return self.take_request_line(line, limits);
+        }
+        if self.lines - 1 > limits.headers {
+            return Err(Objection::TooManyHeaders);
+        }
+        match line[0] | 0x20 {
+            b' ' => return Err(Objection::Folded),
+            b'c' => {
+                if let Some(value) = value(line, b"content-length") {
+                    if self.length.is_some() {
+                        return Err(Objection::SeveralLengths);
+                    }
+                    self.length = Some(number(value).ok_or(Objection::BadLength)?);
+                }
+            }
+            b't' => {
+                if let Some(value) = value(line, b"transfer-encoding") {
+                    if self.chunked || self.old || !value.eq_ignore_ascii_case(b"chunked") {
+                        return Err(Objection::Encoding);
+                    }
+                    self.chunked = true;
+                }
+            }
+            b'u' => self.tunnel |= value(line, b"upgrade").is_some(),
+            _ if line[0] == b'\t' => return Err(Objection::Folded),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_request_line(&mut self, line: &[u8], limits: HeadLimits) -> Result<(), Objection> {
+        self.old = line.ends_with(b"HTTP/1.0");
+        self.tunnel = line.starts_with(b"CONNECT ");
+        if line.len() > limits.uri {
+            let target = line.split(|byte| *byte == b' ').nth(1).map_or(0, <[u8]>::len);
+            if target > limits.uri {
+                return Err(Objection::UriTooLong);
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows the head.
+    fn body(&self) -> Phase {
+        match self.length {
+            _ if self.chunked => Phase::Chunked(Chunked::new()),
+            Some(length) if length > 0 => Phase::Length(length),
+            _ => self.behind(),
+        }
+    }
+
+    /// What follows the message.
+    fn behind(&self) -> Phase {
+        if self.tunnel && !self.old { Phase::Held } else { Phase::Between }
+    }
+}
+
+/// The value of a header line, if that is its name.
+fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (found, rest) = line.split_at_checked(name.len())?;
+    let value = rest.strip_prefix(b":")?;
+    found.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    // The two highest values mean something else to hyper.
+    const MOST: u64 = u64::MAX - 2;
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit).filter(|number| *number <= MOST)
+    })
+}

@@ -1,0 +1,194 @@
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::task::Context;
+
+use futures_util::task::AtomicWaker;
+
+use super::objection::Objection;
+
+/// What a connection's socket tells its driver, and the other way round, while hyper holds the socket.
+///
+/// Why atomics although both sides are on one thread: hyper hands out upgraded connections as `Send`, so what their sockets hold
+/// must be. Relaxed loads and stores by one thread cost what plain ones do; nothing here is ever contended.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    read: AtomicU64,
+    wrote: AtomicU64,
+    /// The socket took nothing of the last write.
+    blocked: AtomicBool,
+    /// A part of a head has come.
+    partial: AtomicBool,
+    /// The last head was HTTP/1.0.
+    old: AtomicBool,
+    /// Our side is closed, and we wait for the client to see it.
+    lingering: AtomicBool,
+    /// Which head, counted from 0, stands for a refusal.
+    refused: AtomicU64,
+    objection: AtomicU8,
+    /// The driver asks for the present head to be refused as too slow.
+    expired: AtomicBool,
+    hold: AtomicU8,
+    /// Which head, counted from 0, may turn the connection into a tunnel.
+    held: AtomicU64,
+    /// The driver ends a tunnel.
+    cut: AtomicBool,
+    /// The socket has been dropped.
+    gone: AtomicBool,
+    driver: AtomicWaker,
+    tunnel: AtomicWaker,
+}
+
+/// What becomes of the bytes behind a request that may turn the connection into a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Hold {
+    /// There is no such request.
+    Off,
+    /// Its answer is awaited.
+    Waiting,
+    /// Its answer was none of a tunnel.
+    Released,
+    /// They are the tunnel's.
+    Tunnel,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Pulse {
+            read: AtomicU64::new(0),
+            wrote: AtomicU64::new(0),
+            blocked: AtomicBool::new(false),
+            partial: AtomicBool::new(false),
+            old: AtomicBool::new(false),
+            lingering: AtomicBool::new(false),
+            refused: AtomicU64::new(u64::MAX),
+            objection: AtomicU8::new(u8::MAX),
+            expired: AtomicBool::new(false),
+            hold: AtomicU8::new(Hold::Off as u8),
+            held: AtomicU64::new(u64::MAX),
+            cut: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            driver: AtomicWaker::new(),
+            tunnel: AtomicWaker::new(),
+        }
+    }
+
+    /// Bytes the socket has given.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.read.load(Relaxed)
+    }
+
+    /// Bytes the socket has taken.
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.wrote.load(Relaxed)
+    }
+
+    pub(super) fn read(&self, bytes: usize) {
+        self.read.store(self.read.load(Relaxed) + bytes as u64, Relaxed);
+    }
+
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.wrote.store(self.wrote.load(Relaxed) + bytes as u64, Relaxed);
+        self.blocked.store(false, Relaxed);
+    }
+
+    pub(super) fn block(&self) {
+        self.blocked.store(true, Relaxed);
+    }
+
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    pub(super) fn set_head(&self, partial: bool, old: bool) {
+        self.partial.store(partial, Relaxed);
+        self.old.store(old, Relaxed);
+    }
+
+    pub(super) fn partial(&self) -> bool {
+        self.partial.load(Relaxed)
+    }
+
+    pub(super) fn old(&self) -> bool {
+        self.old.load(Relaxed)
+    }
+
+    pub(super) fn linger(&self) {
+        self.lingering.store(true, Relaxed);
+    }
+
+    pub(super) fn lingering(&self) -> bool {
+        self.lingering.load(Relaxed)
+    }
+
+    /// The head of this number stands for a refusal.
+    pub(super) fn refuse(&self, head: u64, objection: Objection) {
+        self.refused.store(head, Relaxed);
+        self.objection.store(objection.code(), Relaxed);
+        self.partial.store(false, Relaxed);
+    }
+
+    /// Why the head of this number is refused, if it is.
+    pub(super) fn objection(&self, head: u64) -> Option<Objection> {
+        if self.refused.load(Relaxed) == head { Objection::from_code(self.objection.load(Relaxed)) } else { None }
+    }
+
+    /// Asks the socket to refuse the present head as too slow.
+    pub(super) fn expire(&self) {
+        self.expired.store(true, Relaxed);
+    }
+
+    pub(super) fn expired(&self) -> bool {
+        self.expired.load(Relaxed)
+    }
+
+    pub(super) fn hold(&self) -> Hold {
+        match self.hold.load(Relaxed) {
+            1 => Hold::Waiting,
+            2 => Hold::Released,
+            3 => Hold::Tunnel,
+            _ => Hold::Off,
+        }
+    }
+
+    pub(super) fn set_hold(&self, hold: Hold) {
+        self.hold.store(hold as u8, Relaxed);
+    }
+
+    /// The head of this number may turn the connection into a tunnel.
+    pub(super) fn wait_for(&self, head: u64) {
+        self.held.store(head, Relaxed);
+        self.set_hold(Hold::Waiting);
+    }
+
+    /// The head of this number has been answered.
+    pub(super) fn answered(&self, head: u64, tunnel: bool) {
+        if self.held.load(Relaxed) == head {
+            self.held.store(u64::MAX, Relaxed);
+            self.set_hold(if tunnel { Hold::Tunnel } else { Hold::Released });
+        }
+    }
+
+    /// Ends a tunnel: its next read fails.
+    pub(super) fn cut(&self) {
+        self.cut.store(true, Relaxed);
+        self.tunnel.wake();
+    }
+
+    /// Whether the tunnel is to end; its task is woken when that changes.
+    pub(super) fn poll_cut(&self, cx: &mut Context<'_>) -> bool {
+        self.tunnel.register(cx.waker());
+        self.cut.load(Relaxed)
+    }
+
+    /// The socket is being dropped.
+    pub(super) fn leave(&self) {
+        self.gone.store(true, Relaxed);
+        self.driver.wake();
+    }
+
+    /// Whether the socket has been dropped; the task is woken when that changes.
+    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> bool {
+        self.driver.register(cx.waker());
+        self.gone.load(Relaxed)
+    }
+}

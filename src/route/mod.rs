@@ -11,6 +11,7 @@ mod pattern;
 mod question;
 mod rewrite;
 mod rule;
+mod shadow;
 mod table;
 mod template;
 #[cfg(test)]

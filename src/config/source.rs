@@ -126,6 +126,20 @@ impl Place {
         (&self.source.text[line.clone()], start - line.start..end - line.start)
     }
 
+    /// The place of a part of a string that stands here, given as bytes from its start.
+    ///
+    /// One character wide: where the part ends is not known.
+    /// The whole string where it is not written as it is: with escapes, variables or as a secret.
+    pub(crate) fn part(&self, string: &str, at: usize) -> Place {
+        let text = &self.source.text[self.start..self.end];
+        let quoted = text.strip_prefix(['"', '\'']).and_then(|text| text.strip_suffix(['"', '\'']));
+        if quoted != Some(string) || at >= string.len() {
+            return self.clone();
+        }
+        let width = string.get(at..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8);
+        Place::new(&self.source, self.start + 1 + at..self.start + 1 + at + width)
+    }
+
     pub(crate) fn same_line(&self, other: &Place) -> bool {
         Arc::ptr_eq(&self.source, &other.source) && self.line() == other.line()
     }
@@ -167,6 +181,16 @@ mod tests {
         assert_eq!(Place::new(&source, 50..99).to_string(), "a.toml:1:2");
         let empty = Arc::new(Source::new("a.toml", "/", ""));
         assert_eq!(Place::new(&empty, 0..0).excerpt(), ("", 0..0));
+    }
+
+    #[test]
+    fn a_part_of_a_string_is_found_where_it_is_written_as_it_is() {
+        let source = Arc::new(Source::new("a.toml", "/", "a = \"x{y\"\nb = \"\\u0078{\""));
+        let plain = Place::new(&source, 4..9);
+        assert_eq!(plain.part("x{y", 1).to_string(), "a.toml:1:7");
+        assert_eq!(plain.part("x{y", 3).excerpt(), plain.excerpt());
+        let escaped = Place::new(&source, 14..23);
+        assert_eq!(escaped.part("x{", 1).excerpt(), escaped.excerpt());
     }
 
     #[test]

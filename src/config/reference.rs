@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::out::Secrets;
 use super::schemas;
 use super::section::{Key, Schema, Shape};
+use crate::telemetry::access::Format;
 
 const PREFACE: &str = "# Configuration reference
 
@@ -18,10 +19,20 @@ The language is [TOML](https://toml.io). Besides:
   `KB` 1000); **rates** `100/s`, `10/min`, `1000/h`; **shares** `20%`. All of them in quotes, but for plain bytes.
 - **Lists** of one need no brackets: `path = \"/api\"` is `path = [\"/api\"]`.
 - **`${NAME}`** in a string is the environment variable, `${NAME:-default}` has a default, `$${` is a plain `${`. A number or
-  a boolean can be written as such a string. In `rewrite` and `redirect`, names in small letters are captures instead.
+  a boolean can be written as such a string. In texts that may hold variables (below), `${name}` in small letters is a capture.
 - **`include`** reads further files. Their listeners, pools and error pages join those of the including file, by name; their routes
   follow it. Everything else may be said in one file only.
 - **Paths of files** start from the folder of the file that names them.
+";
+
+const VARIABLES: &str = "
+## Variables
+
+For `redirect.to`, `respond.body`, `rewrite.path`, `rewrite.to` and the values of headers. What the route's path expression
+caught is `$1` or `${name}`; `{{`, `}}` and `$$` stand for these characters themselves.
+
+| Variable | Value |
+|---|---|
 ";
 
 /// The page, in Markdown.
@@ -31,6 +42,12 @@ pub fn reference() -> String {
     for schema in &schemas {
         section(&mut page, schema);
     }
+    page.push_str(VARIABLES);
+    for (name, meaning) in crate::route::VARIABLES {
+        let _ = writeln!(page, "| `{{{name}}}` | {meaning} |");
+    }
+    let names: Vec<String> = Format::variables().map(|name| format!("`{{{name}}}`")).collect();
+    let _ = write!(page, "\n## Variables of the access log\n\n{}\n", names.join(", "));
     page
 }
 

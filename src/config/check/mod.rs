@@ -5,6 +5,7 @@
 //! language is checked alike. They report all they find.
 
 mod admin;
+mod change;
 mod header;
 mod listener;
 mod name;

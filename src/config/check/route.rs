@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Check;
-use crate::config::model::{Except, HeaderEdit, Limit, Redirect, Respond, Rewrite, Route, Split, TimeoutOverride};
+use crate::config::model::{Except, HeaderEdit, Limit, Redirect, Respond, Route, Split, TimeoutOverride};
 use crate::config::place::At;
 use crate::config::section::list_words;
 use crate::route::{PathPattern, ValuePattern};
@@ -22,16 +22,16 @@ impl Check<'_> {
             }
             self.split(&route.split, &at.key("split"));
             if let Some(redirect) = &route.redirect {
-                self.redirect(redirect, &at.key("redirect"));
+                self.redirect(redirect, &route.path, &at.key("redirect"));
             }
             if let Some(respond) = &route.respond {
-                self.respond(respond, &at.key("respond"));
+                self.respond(respond, &route.path, &at.key("respond"));
             }
             if let Some(rewrite) = &route.rewrite {
-                self.rewrite(rewrite, route, &at.key("rewrite"));
+                self.rewrite(rewrite, &route.path, &at.key("rewrite"));
             }
-            self.header_edit(&route.request_headers, &at.key("request_headers"));
-            self.header_edit(&route.response_headers, &at.key("response_headers"));
+            self.header_edit(&route.request_headers, &route.path, &at.key("request_headers"));
+            self.header_edit(&route.response_headers, &route.path, &at.key("response_headers"));
             for (index, limit) in route.limit.iter().enumerate() {
                 self.limit(limit, &at.key("limit").index(index));
             }
@@ -129,7 +129,7 @@ impl Check<'_> {
         }
     }
 
-    fn redirect(&mut self, redirect: &Redirect, at: &At) {
+    fn redirect(&mut self, redirect: &Redirect, paths: &[PathPattern], at: &At) {
         if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
             let message = format!("{} is not the status of a redirect", redirect.status);
             self.report.error(&at.key("status"), message, "expected 301, 302, 303, 307 or 308");
@@ -137,82 +137,16 @@ impl Check<'_> {
         if redirect.to.is_empty() {
             self.report.error(&at.key("to"), "a redirect to nowhere", "expected a URL such as \"https://{host}{uri}\"");
         }
-        self.template(&at.key("to"), &redirect.to);
+        self.template(&at.key("to"), &redirect.to, paths);
     }
 
-    fn respond(&mut self, respond: &Respond, at: &At) {
+    fn respond(&mut self, respond: &Respond, paths: &[PathPattern], at: &At) {
         if matches!(respond.status, 204 | 205 | 304) && !respond.body.is_empty() {
             let message = format!("an answer with status {} has no body", respond.status);
             self.report.error(&at.key("body"), message, "expected no `body`, or another `status`");
         }
         self.header_value(&at.key("content_type"), &respond.content_type);
-        self.template(&at.key("body"), &respond.body);
-    }
-
-    fn rewrite(&mut self, rewrite: &Rewrite, route: &Route, at: &At) {
-        let set = [("prefix", &rewrite.prefix), ("path", &rewrite.path), ("regex", &rewrite.regex)];
-        let set: Vec<&str> = set.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| *key).collect();
-        match set.as_slice() {
-            _ if self.failed(at) => {}
-            [] => {
-                let label = "expected one of `prefix`, `path` and `regex` (with `to`)";
-                self.report.error(at, "the rewrite does not say what to do", label);
-            }
-            [_] => {}
-            [first, second, ..] => {
-                let message = format!("the rewrite has {}, but only one can be done", list_words(&set));
-                self.report.clash(&at.key(second), &at.key(first), message, ["this", "or this"]);
-            }
-        }
-        match (&rewrite.regex, &rewrite.to) {
-            (Some(_), None) if !self.failed(&at.key("to")) => {
-                self.report.error(&at.key("regex"), "`regex` without `to`", "expected `to`, what it becomes");
-            }
-            (None, Some(_)) if !self.failed(&at.key("regex")) => {
-                self.report.error(&at.key("to"), "`to` without `regex`", "expected `regex`, what becomes of it");
-            }
-            _ => {}
-        }
-        self.rewritten_path(rewrite, route, at);
-    }
-
-    fn rewritten_path(&mut self, rewrite: &Rewrite, route: &Route, at: &At) {
-        if let Some(prefix) = &rewrite.prefix {
-            if !prefix.starts_with('/') {
-                self.report.error(&at.key("prefix"), "bad path in a rewrite", "expected a path that starts with `/`");
-            }
-            if let Some(index) = route.path.iter().position(|path| matches!(path, PathPattern::Regex { .. })) {
-                let labels = ["this matches by an expression, which has no prefix", "expected `regex` and `to`"];
-                let path = at.parent().unwrap_or_default().key("path").index(index);
-                self.report.clash(&at.key("prefix"), &path, "there is no prefix to replace", labels);
-            }
-        }
-        if let Some(path) = &rewrite.path {
-            if !path.starts_with(['/', '{', '$']) {
-                self.report.error(&at.key("path"), "bad path in a rewrite", "expected a path that starts with `/`");
-            }
-            self.template(&at.key("path"), path);
-        }
-        if let Some(expression) = &rewrite.regex {
-            self.expression(at, expression);
-        }
-        if let Some(to) = &rewrite.to {
-            self.template(&at.key("to"), to);
-        }
-    }
-
-    fn header_edit(&mut self, edit: &HeaderEdit, at: &At) {
-        for (index, name) in edit.remove.iter().enumerate() {
-            self.changed_header(&at.key("remove").index(index), name, false);
-        }
-        for (key, values) in [("set", &edit.set), ("add", &edit.add)] {
-            for (name, value) in values {
-                let at = at.key(key).key(name);
-                self.changed_header(&at, name, true);
-                self.header_value(&at, value);
-                self.template(&at, value);
-            }
-        }
+        self.template(&at.key("body"), &respond.body, paths);
     }
 
     fn limit(&mut self, limit: &Limit, at: &At) {
@@ -226,10 +160,5 @@ impl Check<'_> {
             let set = [("burst", limit.burst != 0), ("delay", !limit.delay.is_zero())];
             self.no_effect(at, &set, "it goes with `rate`");
         }
-    }
-
-    /// A text with variables.
-    fn template(&mut self, at: &At, text: &str) {
-        let _ = (at, text);
     }
 }

@@ -50,12 +50,15 @@ impl Check<'_> {
 
     fn replacement(&mut self, rewrite: &Rewrite, at: &At) {
         let (regex_at, to_at) = (at.key("regex"), at.key("to"));
-        match (&rewrite.regex, &rewrite.to) {
-            (Some(regex), Some(to)) => match route::Rewrite::regex(regex, to) {
+        if let Some(regex) = &rewrite.regex {
+            let to = rewrite.to.as_deref().unwrap_or_default();
+            match route::Rewrite::regex(regex, to) {
                 Err(RewriteError::Template(error)) => self.template_error(&to_at, to, &error),
                 Err(error) => self.report.error(&regex_at, "bad regular expression", error.to_string()),
                 Ok(_) => {}
-            },
+            }
+        }
+        match (&rewrite.regex, &rewrite.to) {
             (Some(_), None) if !self.failed(at) => {
                 self.report.error(&regex_at, "`regex` without `to`", "expected `to`, what it becomes");
             }

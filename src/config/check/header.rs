@@ -11,32 +11,25 @@ const OURS: [&str; 8] =
 
 impl Check<'_> {
     /// The name of a header that is looked at.
-    pub(super) fn header_name(&mut self, at: &At, name: &str, in_key: bool) -> Option<HeaderName> {
+    pub(super) fn header_name(&mut self, at: &At, name: &str) -> Option<HeaderName> {
         let parsed = name.parse().ok();
         if parsed.is_none() {
-            let (message, label) = (format!("bad header name {name:?}"), "expected a name such as \"X-Request-Id\"");
-            match in_key {
-                true => self.report.error_at_key(at, message, label),
-                false => self.report.error(at, message, label),
-            }
+            let label = "expected a name such as \"X-Request-Id\"";
+            self.report.error_at_key(at, format!("bad header name {name:?}"), label);
         }
         parsed
     }
 
-    /// The name of a header that is changed.
-    pub(super) fn changed_header(&mut self, at: &At, name: &str, in_key: bool) {
-        let Some(name) = self.header_name(at, name, in_key) else { return };
+    /// The name of a header that we send.
+    pub(super) fn sent_header(&mut self, at: &At, name: &str) {
+        let Some(name) = self.header_name(at, name) else { return };
         if OURS.contains(&name.as_str()) {
-            let message = format!("the header `{name}` belongs to the connection");
-            let label = "it cannot be changed: it is set anew on each side";
-            match in_key {
-                true => self.report.error_at_key(at, message, label),
-                false => self.report.error(at, message, label),
-            }
+            let label = "it is written anew for each message";
+            self.report.error_at_key(at, format!("the header `{name}` belongs to the connection"), label);
         }
     }
 
-    /// A value of a header that is sent; it may hold variables.
+    /// A value of a header that we send.
     pub(super) fn header_value(&mut self, at: &At, value: &str) {
         if HeaderValue::from_str(value).is_err() {
             self.report.error(at, "bad header value", "expected text without line breaks and other control characters");

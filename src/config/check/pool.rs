@@ -105,7 +105,7 @@ impl Check<'_> {
         }
         for (name, value) in &health.headers {
             let at = at.key("headers").key(name);
-            self.changed_header(&at, name, true);
+            self.sent_header(&at, name);
             self.header_value(&at, value);
         }
         if health.contains.as_deref() == Some("") {

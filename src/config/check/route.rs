@@ -98,7 +98,7 @@ impl Check<'_> {
         for (name, pattern) in conditions {
             let at = at.key(name);
             if headers {
-                self.header_name(&at, name, true);
+                self.header_name(&at, name);
             } else if name.is_empty() {
                 self.report.error_at_key(&at, "a condition on something without a name", "expected a name");
             }

@@ -70,7 +70,8 @@ impl Control {
             pages: derived.pages,
             access_log: derived.access_log,
         });
-        self.listeners.commit(bound);
+        let steps = self.listeners.commit(bound, &self.current.listeners);
+        self.take_steps(steps);
         Ok(())
     }
 

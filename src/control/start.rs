@@ -144,7 +144,7 @@ fn control_thread(options: Options, ready: &Sender<Result<Started, StartError>>)
                 if control.options.signals {
                     tokio::task::spawn_local(heed_signals(control.sender.clone()));
                 }
-                let _ = ready.send(Ok((handle, control.listeners.addresses(), address)));
+                let _ = ready.send(Ok((handle, control.addresses(), address)));
                 control.run(events).await;
             }
             Err(error) => {
@@ -220,7 +220,8 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
     control.publish(Snapshot { pools, ..(*control.current).clone() });
     registry.control.reloaded(telemetry::Outcome::Ok, control.current.generation);
     control.start_workers(workers).map_err(StartError::Machine)?;
-    control.listeners.commit(bound);
+    let steps = control.listeners.commit(bound, &control.current.listeners);
+    control.take_steps(steps);
     Ok((control, events, api))
 }
 

@@ -1,6 +1,7 @@
 //! The control loop: the one writer of snapshots.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +24,7 @@ use crate::admin::model::{UpstreamStatus, Verdict};
 use crate::admin::{Change, ChangeError};
 use crate::snapshot::{Cell, Pool, Snapshot, Upstream};
 use crate::telemetry;
-use crate::types::{Clock, Moment};
+use crate::types::{Bind, Clock, Moment};
 use crate::upstream::Resolution;
 
 /// Everything that control knows. Lives on its own thread.
@@ -82,7 +83,7 @@ impl Control {
         pools.unwrap_or(Moment::NEVER).min(self.look_at).min(self.keep_house_at)
     }
 
-    async fn take(&mut self, event: Event) {
+    pub(super) async fn take(&mut self, event: Event) {
         let now = Clock::now();
         match event {
             Event::Reload { cause, reply } => {
@@ -175,6 +176,7 @@ impl Control {
     fn keep_house(&mut self, now: Moment) {
         self.pools.values().for_each(|pool| pool.keep_house(now));
         self.keep.sweep(now);
+        self.listeners.sweep(now);
         self.names.keep(self.pools.iter().flat_map(|(name, pool)| pool.names().map(move |address| (name, address))));
     }
 
@@ -196,6 +198,16 @@ impl Control {
     /// All pools as they are now, in the order that routes name them in.
     pub(super) fn derive_pools(&mut self, now: Moment) -> Vec<Arc<Pool>> {
         self.pools.values_mut().map(|pool| pool.derive_now(now)).collect()
+    }
+
+    /// Where TCP connections are accepted, with the listeners' names.
+    pub(super) fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let tcp = |bind: &Bind| match bind {
+            Bind::Tcp(address) => Some(*address),
+            Bind::Unix(_) => None,
+        };
+        let open = self.listeners.open();
+        open.flat_map(|(_, name, binds)| binds.into_iter().filter_map(tcp).map(move |address| (name.to_owned(), address))).collect()
     }
 
     /// The way to ask this loop for something.

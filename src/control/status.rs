@@ -5,18 +5,15 @@ use std::sync::atomic::Ordering;
 use super::state::Control;
 use crate::admin::model::{ListenerStatus, PoolStatus, Status, UpstreamStatus};
 use crate::snapshot::{Listener, Member, Pool};
-use crate::types::Moment;
+use crate::types::{Bind, Moment};
 
 impl Control {
     /// How everything is.
     pub(super) fn status(&self, now: Moment) -> Status {
         let control = &self.keep.registry.control;
         let [accepted, refused] = control.reloads.values();
-        let listeners = self
-            .listeners
-            .open(&self.current.listeners)
-            .map(|(listener, addresses)| listener_status(listener, addresses));
-        let listeners: Vec<ListenerStatus> = listeners.collect();
+        let open = self.listeners.open();
+        let listeners = open.map(|(number, _, binds)| listener_status(&self.current.listeners[number], binds)).collect();
         let in_flight =
             |listener: &std::sync::Arc<Listener>| listener.stats.sum(|lane| lane.in_flight.value()).max(0) as u64;
         Status {
@@ -42,10 +39,10 @@ fn requests(listener: &std::sync::Arc<Listener>) -> u64 {
     listener.stats.sum(|lane| lane.requests.values().iter().sum::<u64>())
 }
 
-fn listener_status(listener: &std::sync::Arc<Listener>, addresses: Vec<String>) -> ListenerStatus {
+fn listener_status(listener: &std::sync::Arc<Listener>, binds: Vec<&Bind>) -> ListenerStatus {
     ListenerStatus {
         name: listener.name.to_string(),
-        addresses,
+        addresses: binds.iter().map(ToString::to_string).collect(),
         connections: listener.stats.sum(|lane| lane.open.value()).max(0) as u64,
         requests: requests(listener),
     }

@@ -1,21 +1,41 @@
-//! Placeholder workers.
-use super::state::Control;
-use crate::proxy::{self, Worker};
-use crate::telemetry::Lane;
+//! The worker threads: each with its runtime, its doors and its share of everything.
+
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::thread::JoinHandle;
+use std::time::Duration;
+
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-pub enum Order {
-    Accept(usize, std::net::TcpListener),
-    End,
+use super::event::Event;
+use super::listeners::Step;
+use super::state::Control;
+use crate::downstream::{Door, Seats, Socket};
+use crate::proxy::{self, Site, Worker};
+use crate::telemetry::Lane;
+use crate::types::{Bind, Clock, Moment};
+
+/// What a worker is told.
+enum Order {
+    /// Accept on this socket.
+    Open { listener: usize, bind: Bind, seats: std::sync::Arc<Seats>, socket: Socket },
+    /// Accept there no longer.
+    Close { listener: usize, bind: Bind },
+    /// Accept nowhere, and end what is open: idle connections now, the others at this moment.
+    Drain(Moment),
 }
+
+/// A running worker.
+#[derive(Debug)]
 pub struct WorkerThread {
-    pub orders: UnboundedSender<Order>,
-    pub thread: JoinHandle<()>,
+    orders: UnboundedSender<Order>,
+    thread: JoinHandle<()>,
 }
 
 impl Control {
+    /// Starts the worker threads.
+    ///
+    /// **Errors**: the system gives no thread.
     pub(super) fn start_workers(&mut self, workers: usize) -> Result<(), String> {
         for number in 0..workers {
             let parts = proxy::Parts {
@@ -26,28 +46,61 @@ impl Control {
                 cut_epoch: self.cut_epoch.clone(),
             };
             let (orders, queue) = unbounded_channel();
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || run(number, parts, queue))
-                .map_err(|e| e.to_string())?;
+            let builder = std::thread::Builder::new().name(format!("worker-{number}"));
+            let thread = builder.spawn(move || work(Lane::worker(number), parts, queue));
+            let thread = thread.map_err(|error| format!("cannot start a worker thread: {error}"))?;
             self.workers.push(WorkerThread { orders, thread });
-        }
-        for (index, _, sockets) in &mut self.listeners.bound {
-            for (worker, socket) in self.workers.iter().zip(sockets.drain(..)) {
-                let _ = worker.orders.send(Order::Accept(*index, socket));
-            }
         }
         Ok(())
     }
-    pub(super) async fn stop(mut self, _events: &mut UnboundedReceiver<super::Event>) {
-        for worker in self.workers.drain(..) {
-            let _ = worker.orders.send(Order::End);
-            let _ = worker.thread.join();
+
+    /// Passes steps on to the workers.
+    pub(super) fn take_steps(&self, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Open { listener, bind, seats, sockets } => {
+                    for (worker, socket) in self.workers.iter().zip(sockets) {
+                        let (bind, seats) = (bind.clone(), seats.clone());
+                        worker.tell(Order::Open { listener, bind, seats, socket });
+                    }
+                }
+                Step::Close { listener, bind } => {
+                    self.workers.iter().for_each(|worker| worker.tell(Order::Close { listener, bind: bind.clone() }));
+                }
+            }
         }
+    }
+
+    /// Finishes what runs, within `shutdown_timeout`, and ends the threads.
+    pub(super) async fn stop(mut self, events: &mut UnboundedReceiver<Event>) {
+        self.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+        let timeout = self.current.config.shutdown_timeout;
+        tracing::info!("stopping: no new connections; what runs has {timeout:?} to finish");
+        let until = Clock::now() + timeout;
+        self.workers.iter().for_each(|worker| worker.tell(Order::Drain(until)));
+        // A worker cuts what is left at the moment itself; what has not ended a little later is stuck, and ends with the process.
+        let patience = until + Duration::from_secs(2);
+        while self.workers.iter().any(|worker| !worker.thread.is_finished()) && Clock::now() < patience {
+            tokio::select! {
+                Some(event) = events.recv() => self.take(event).await,
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+        for worker in self.workers.drain(..) {
+            if worker.thread.is_finished() {
+                // A worker that panicked has said so.
+                let _ = worker.thread.join();
+            }
+        }
+        self.keep.log.close(Duration::from_secs(1));
         self.admin_stop.notify_one();
+        // The admin API finishes its answers.
+        tokio::task::yield_now().await;
+        tracing::info!("stopped");
     }
 }
 
+<<<<<<< HEAD
 fn run(number: usize, parts: proxy::Parts, mut orders: UnboundedReceiver<Order>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     runtime.block_on(async {
@@ -61,10 +114,54 @@ fn run(number: usize, parts: proxy::Parts, mut orders: UnboundedReceiver<Order>)
                         proxy::handle(worker.clone(), connection, request)
                     };
                     tokio::task::spawn_local(crate::downstream::placeholder::accept(socket, index, handler));
+=======
+impl WorkerThread {
+    fn tell(&self, order: Order) {
+        // A worker whose thread has ended takes no orders.
+        let _ = self.orders.send(order);
+    }
+}
+
+/// A worker's thread, from its start to its end.
+fn work(lane: Lane, parts: proxy::Parts, orders: UnboundedReceiver<Order>) {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
+        Ok(runtime) => runtime.block_on(obey(lane, parts, orders)),
+        Err(error) => tracing::error!("a worker cannot start its runtime: {error}"),
+    }
+}
+
+async fn obey(lane: Lane, parts: proxy::Parts, mut orders: UnboundedReceiver<Order>) {
+    let worker = Worker::new(lane, parts);
+    tokio::task::spawn_local(worker.clone().keep_house());
+    let mut doors: HashMap<(usize, Bind), Rc<Door<Site>>> = HashMap::new();
+    // Doors that are closed and whose connections go on: the end of the process ends them too.
+    let mut closed: Vec<Rc<Door<Site>>> = Vec::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Open { listener, bind, seats, socket } => {
+                let site = Site::new(worker.clone(), listener);
+                match Door::open(socket, site, seats, worker.sweep.clone()) {
+                    Ok(door) => drop(doors.insert((listener, bind), door)),
+                    Err(error) => tracing::error!("a worker cannot accept on {bind}: {error}"),
+>>>>>>> 29c4d59 (The real near side: sites, listeners that come and go with a reload, workers that drain)
                 }
-                Order::End => break,
+            }
+            Order::Close { listener, bind } => {
+                closed.retain(|door| door.connections() > 0);
+                if let Some(door) = doors.remove(&(listener, bind)) {
+                    door.close();
+                    closed.push(door);
+                }
+            }
+            Order::Drain(until) => {
+                let all: Vec<_> = doors.drain().map(|(_, door)| door).chain(closed.drain(..)).collect();
+                all.iter().for_each(|door| door.drain(until));
+                for door in all {
+                    door.emptied().await;
+                }
+                break;
             }
         }
-        worker.flush_log();
-    });
+    }
+    worker.flush_log();
 }

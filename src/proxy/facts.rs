@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use http::HeaderMap;
 
 use super::life::Life;
+use crate::downstream::Peer;
 use crate::route::{Captured, Group, Match, Variable, Variables, cookies, parameters};
 
 /// A request, as templates see it.
@@ -41,8 +42,11 @@ impl Variables for Facts<'_> {
         };
         match variable {
             Variable::Client => shown(&life.client),
-            Variable::ClientPort => shown(&life.connection.peer_port()),
-            Variable::ServerPort => shown(&life.connection.local_port()),
+            Variable::ClientPort => match life.connection.peer() {
+                Peer::Tcp(address) => shown(&address.port()),
+                Peer::Unix => {}
+            },
+            Variable::ServerPort => shown(&life.connection.local().map_or(0, |local| local.port())),
             Variable::Status => shown(&life.status.map_or(0, |status| status.as_u16())),
             Variable::Host => out.extend_from_slice(self.host.as_bytes()),
             Variable::Scheme => out.extend_from_slice(life.connection.scheme().as_bytes()),

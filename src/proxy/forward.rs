@@ -88,7 +88,7 @@ async fn admit(life: &mut Life, route: &Route, parts: &Parts) -> Result<(), Refu
     if route.limits.is_empty() {
         return Ok(());
     }
-    let who = Who { client: life.client, headers: &parts.headers, connection: life.connection.seats() };
+    let who = Who { client: life.client, headers: &parts.headers, connection: &life.connection.state.seats };
     let lane = life.worker.lane;
     let count = |index: usize, decision| route.limit_answers[index].1.at(lane).decided(decision);
     match admit_all(&route.limits, who, life.started, count) {
@@ -156,8 +156,8 @@ fn prepare(
     if normal.trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    let introduction = life.connection.introduction(&listener.trusted_proxies);
-    client::introduce(headers, listener.forwarded, &introduction, life.client, &normal.host);
+    let introduction = life.connection.state.introduction(&life.connection);
+    client::introduce(headers, listener.forwarded, introduction, life.client, &normal.host);
     if listener.via {
         client::via(headers, life.version);
     }

@@ -19,6 +19,7 @@ mod refusal;
 mod refuse;
 mod request_body;
 mod respond;
+mod site;
 mod tunnel;
 mod worker;
 
@@ -26,6 +27,12 @@ pub use body::Body;
 pub use forward::{handle, question};
 pub use refusal::{Fault, Refusal};
 pub use request_body::RequestBody;
+pub use site::Site;
 pub use worker::{Parts, Worker};
 
+<<<<<<< HEAD
 pub use crate::downstream::placeholder::Connection;
+=======
+/// A client's connection, with what we keep for it.
+pub type Connection = crate::downstream::Connection<site::Kept>;
+>>>>>>> 29c4d59 (The real near side: sites, listeners that come and go with a reload, workers that drain)

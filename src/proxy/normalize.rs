@@ -158,6 +158,8 @@ pub struct Hop {
 
 /// Takes out what is meant for one hop only (RFC 9110 §7.6.1), in either direction, and what frames the message.
 ///
+/// `Trailer` stays: since RFC 9110 §6.6.2 it is no hop's affair, and hyper passes on only those trailers that it names.
+///
 /// **Errors**: [`Refusal::BadRequest`] where `Connection` names a header that must not be hop-by-hop; taking such a header out is how
 /// requests are made to mean something else behind a proxy.
 /// **Cost**: one look at each name; nothing is moved where there is nothing to take out.
@@ -209,12 +211,11 @@ pub fn strip(headers: &mut HeaderMap, underscores: bool) -> Result<Hop, Refusal>
     Ok(hop)
 }
 
-const HOP: [HeaderName; 8] = [
+const HOP: [HeaderName; 7] = [
     header::CONNECTION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,

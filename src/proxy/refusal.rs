@@ -63,6 +63,12 @@ table! {
     BadPath           "bad_path"            400 "http_request_error"          Client   close "Bad request target";
     /// No, several or an invalid `Host`, or one that disagrees with `:authority`.
     BadHost           "bad_host"            400 "http_request_error"          Client   close "Bad or missing Host";
+    /// The request target is longer than `max_uri`.
+    UriTooLong        "uri_too_long"        414 "http_request_error"          Client   close "URI too long";
+    /// The head is longer than `max_header_size`, or has more lines than `max_headers`.
+    HeadTooLarge      "head_too_large"      431 "http_request_error"          Client   close "Request headers too large";
+    /// The head was not complete within `header_timeout`.
+    HeaderTimeout     "header_timeout"      408 "http_request_error"          Client   close "Request timed out";
     /// CONNECT: we are not a forward proxy.
     ConnectMethod     "connect_method"      405 "http_request_denied"         Client   close "Method not allowed";
     /// The client was slower than `body_timeout`.

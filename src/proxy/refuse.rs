@@ -1,10 +1,10 @@
 //! Answers of our own, made from the refusal table and nothing else.
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::Refusal;
+use super::{Connection, Refusal, Worker};
 use super::body::{Body, Content};
 use super::life::Life;
 use super::pages::Page;
@@ -49,9 +49,7 @@ pub fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
     let page = page(&life, status);
     let mut response = plain(status, page, row.text);
     let headers = response.headers_mut();
-    if let Ok(token) = HeaderValue::from_str(&format!("tidegate; error={}", row.proxy_status)) {
-        headers.insert(PROXY_STATUS, token);
-    }
+    sign(headers, row.proxy_status);
     if let Some(limited) = &refused.limit {
         limited.refusal.tell(headers);
     }
@@ -59,6 +57,24 @@ pub fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response.map(|content| Body::new(content, life))
+}
+
+/// The answer to a request that never became one: it could not be read, or reading it took too long.
+pub fn unread(worker: &Worker, connection: &Connection, refusal: Refusal) -> Response<Body> {
+    let row = refusal.row();
+    let view = worker.view();
+    worker.registry.at(worker.lane).refusals.up(refusal.index());
+    view.listeners[connection.listener()].stats.at(worker.lane).requests.up(row.status);
+    let status = refusal.status();
+    let mut response = plain(status, view.pages.find(status).cloned(), row.text);
+    sign(response.headers_mut(), row.proxy_status);
+    response.map(Body::detached)
+}
+
+fn sign(headers: &mut HeaderMap, token: &str) {
+    if let Ok(value) = HeaderValue::from_str(&format!("tidegate; error={token}")) {
+        headers.insert(PROXY_STATUS, value);
+    }
 }
 
 /// The dressed answer for a status: the route's, else the top level's.

@@ -21,7 +21,8 @@ use http::StatusCode;
 use crate::balance::{self, Cursor, Load, stable_hash};
 use crate::config::model;
 use crate::health::{Outcomes, Policy, State};
-use crate::limit::Limiter;
+use crate::downstream::Terms;
+use crate::limit::{ConnectionLimiter, Limiter};
 use crate::proxy::pages::Pages;
 use crate::retry::Budget;
 use crate::route;
@@ -69,6 +70,10 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Its settings.
     pub settings: model::Listener,
+    /// On what terms it takes connections.
+    pub terms: Arc<Terms>,
+    /// How many connections each client may have.
+    pub per_client: Option<Arc<ConnectionLimiter>>,
     /// Its counters.
     pub stats: Arc<ListenerStats>,
 }

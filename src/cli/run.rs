@@ -12,9 +12,6 @@ pub(super) fn run(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let missing = || Failure::Usage(format!("no configuration: name one, or put it at {}", USUAL.join(" or ")));
     let file = usual_file(file.as_deref()).ok_or_else(missing)?;
     let running = start(Options::service(file))?;
-    for (listener, address) in running.addresses() {
-        tracing::info!(%listener, "listening on {address}");
-    }
     if let Some(admin) = running.admin_address() {
         tracing::info!("admin API on {admin}");
     }

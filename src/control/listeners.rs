@@ -106,22 +106,6 @@ impl Listeners {
         }
         if problems.is_empty() { Ok(tables) } else { Err(problems) }
     }
-<<<<<<< HEAD
-    pub fn bind(&mut self, config: &Config) -> Result<Bound, String> {
-        if self.bound.is_empty() {
-            for (name, listener) in &config.listener {
-                for bind in &listener.bind {
-                    if let crate::types::Bind::Tcp(address) = bind {
-                        let index = self.names.iter().position(|n| n == name).unwrap();
-                        let first = crate::downstream::placeholder::listen(*address).map_err(|e| e.to_string())?;
-                        let address = first.local_addr().unwrap();
-                        let mut all = vec![first];
-                        for _ in 1..self.workers {
-                            all.push(crate::downstream::placeholder::listen(address).map_err(|e| e.to_string())?);
-                        }
-                        self.bound.push((index, address, all));
-                    }
-=======
 
     /// Binds what is new. Nothing that is in use changes.
     ///
@@ -133,7 +117,6 @@ impl Listeners {
             for bind in wanted.iter().filter(|bind| !known.open.contains_key(bind)) {
                 if self.moves(config, bind) {
                     continue;
->>>>>>> 29c4d59 (The real near side: sites, listeners that come and go with a reload, workers that drain)
                 }
                 let bound = downstream::bind(bind, self.workers, &self.inherited);
                 let bound = bound.map_err(|error| format!("listener {}: {error}", known.name))?;
@@ -180,7 +163,9 @@ impl Listeners {
     /// The listeners that are open, by number, and where.
     pub fn open(&self) -> impl Iterator<Item = (usize, &str, Vec<&Bind>)> {
         let open = self.known.iter().enumerate().filter(|(_, known)| !known.open.is_empty());
-        open.map(|(number, known)| (number, known.name.as_str(), known.open.values().map(|opened| &opened.address).collect()))
+        open.map(|(number, known)| {
+            (number, known.name.as_str(), known.open.values().map(|opened| &opened.address).collect())
+        })
     }
 
     /// Forgets idle clients of the limits at accept.
@@ -204,13 +189,15 @@ fn derive(
             let settings = tls_settings(tls, settings).map_err(|error| vec![problem(error)])?;
             let before = before.and_then(|before| before.terms.tls.as_deref());
             let terms = TlsTerms::build(&settings, before);
-            Some(Arc::new(terms.map_err(|errors| errors.iter().map(|error| problem(error.to_string())).collect::<Vec<_>>())?))
+            Some(Arc::new(
+                terms.map_err(|errors| errors.iter().map(|error| problem(error.to_string())).collect::<Vec<_>>())?,
+            ))
         }
     };
     let known = before.and_then(|before| before.per_client.as_ref());
-    let per_client = settings.max_connections_per_client.map(|max| {
-        Arc::new(known.map_or_else(|| ConnectionLimiter::new(max), |known| known.with_max(max)))
-    });
+    let per_client = settings
+        .max_connections_per_client
+        .map(|max| Arc::new(known.map_or_else(|| ConnectionLimiter::new(max), |known| known.with_max(max))));
     Ok(Listener {
         name: name.into(),
         terms: Arc::new(Terms::new(number, name, settings, tls)),

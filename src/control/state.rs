@@ -207,7 +207,10 @@ impl Control {
             Bind::Unix(_) => None,
         };
         let open = self.listeners.open();
-        open.flat_map(|(_, name, binds)| binds.into_iter().filter_map(tcp).map(move |address| (name.to_owned(), address))).collect()
+        open.flat_map(|(_, name, binds)| {
+            binds.into_iter().filter_map(tcp).map(move |address| (name.to_owned(), address))
+        })
+        .collect()
     }
 
     /// The way to ask this loop for something.

@@ -13,7 +13,8 @@ impl Control {
         let control = &self.keep.registry.control;
         let [accepted, refused] = control.reloads.values();
         let open = self.listeners.open();
-        let listeners = open.map(|(number, _, binds)| listener_status(&self.current.listeners[number], binds)).collect();
+        let listeners =
+            open.map(|(number, _, binds)| listener_status(&self.current.listeners[number], binds)).collect();
         let in_flight =
             |listener: &std::sync::Arc<Listener>| listener.stats.sum(|lane| lane.in_flight.value()).max(0) as u64;
         Status {

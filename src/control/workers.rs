@@ -100,21 +100,6 @@ impl Control {
     }
 }
 
-<<<<<<< HEAD
-fn run(number: usize, parts: proxy::Parts, mut orders: UnboundedReceiver<Order>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
-    runtime.block_on(async {
-        let worker = Worker::new(Lane::worker(number), parts);
-        tokio::task::spawn_local(worker.clone().keep_house());
-        while let Some(order) = orders.recv().await {
-            match order {
-                Order::Accept(index, socket) => {
-                    let worker = worker.clone();
-                    let handler = move |connection: Rc<proxy::Connection>, request| {
-                        proxy::handle(worker.clone(), connection, request)
-                    };
-                    tokio::task::spawn_local(crate::downstream::placeholder::accept(socket, index, handler));
-=======
 impl WorkerThread {
     fn tell(&self, order: Order) {
         // A worker whose thread has ended takes no orders.
@@ -143,7 +128,6 @@ async fn obey(lane: Lane, parts: proxy::Parts, mut orders: UnboundedReceiver<Ord
                 match Door::open(socket, site, seats, worker.sweep.clone()) {
                     Ok(door) => drop(doors.insert((listener, bind), door)),
                     Err(error) => tracing::error!("a worker cannot accept on {bind}: {error}"),
->>>>>>> 29c4d59 (The real near side: sites, listeners that come and go with a reload, workers that drain)
                 }
             }
             Order::Close { listener, bind } => {

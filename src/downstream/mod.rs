@@ -31,7 +31,6 @@ mod http1;
 mod http2;
 mod inherited;
 mod objection;
-pub mod placeholder;
 mod proxy_header;
 mod pulse;
 mod roster;

@@ -30,9 +30,5 @@ pub use request_body::RequestBody;
 pub use site::Site;
 pub use worker::{Parts, Worker};
 
-<<<<<<< HEAD
-pub use crate::downstream::placeholder::Connection;
-=======
 /// A client's connection, with what we keep for it.
 pub type Connection = crate::downstream::Connection<site::Kept>;
->>>>>>> 29c4d59 (The real near side: sites, listeners that come and go with a reload, workers that drain)

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::{Connection, Refusal, Worker};
 use super::body::{Body, Content};
 use super::life::Life;
 use super::pages::Page;
+use super::{Connection, Refusal, Worker};
 use crate::limit;
 
 /// `Proxy-Status`, RFC 9209.

@@ -20,8 +20,8 @@ use http::StatusCode;
 
 use crate::balance::{self, Cursor, Load, stable_hash};
 use crate::config::model;
-use crate::health::{Outcomes, Policy, State};
 use crate::downstream::Terms;
+use crate::health::{Outcomes, Policy, State};
 use crate::limit::{ConnectionLimiter, Limiter};
 use crate::proxy::pages::Pages;
 use crate::retry::Budget;

@@ -164,10 +164,9 @@ fn prepare(
     life.request_id = client::request_id(headers, listener.request_id, random);
     let target = target(life, route, &parts.headers, normal, found)?;
     if !route.request_headers.is_empty() {
-        // Values may name headers, as they were before the first of them changes.
-        let before = parts.headers.clone();
-        let facts = facts(life, &before, normal).with_captures(found, normal.matching());
-        route.request_headers.apply(&mut parts.headers, &facts, &mut BytesMut::new());
+        let facts = facts(life, &parts.headers, normal).with_captures(found, normal.matching());
+        let values = route.request_headers.render(&facts, &mut BytesMut::new());
+        route.request_headers.write(values, &mut parts.headers);
     }
     Ok(Exchange { head: parts, target, upgrade, host: normal.host.clone() })
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use super::{PathPattern, Template, TemplateError, Variables};
 
@@ -102,28 +103,44 @@ impl HeaderEdit {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 
-    /// Does them. A header that is set to nothing is taken out, and nothing is not added: so a variable without a value
-    /// leaves no empty header, as in NGINX.
+    /// What the lines to set and add are to be, in order. Apart from [`write`](HeaderEdit::write), so that values can name headers
+    /// that the edit changes: they are as they were before.
     ///
     /// **Cost**: constant values are shared; `scratch` is what the others are rendered into.
-    pub fn apply(&self, headers: &mut HeaderMap, variables: &impl Variables, scratch: &mut BytesMut) {
+    pub fn render(&self, variables: &impl Variables, scratch: &mut BytesMut) -> Rendered {
+        Rendered(self.set.iter().chain(&self.add).map(|(_, value)| value.value(variables, scratch)).collect())
+    }
+
+    /// Does the edit. A header that is set to nothing is taken out, and nothing is not added: so a variable without a value
+    /// leaves no empty header, as in NGINX.
+    pub fn write(&self, values: Rendered, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);
         }
-        for (name, value) in &self.set {
-            match value.value(variables, scratch) {
+        let mut values = values.0.into_iter();
+        for ((name, _), value) in self.set.iter().zip(&mut values) {
+            match value {
                 Some(value) => drop(headers.insert(name.clone(), value)),
                 None => drop(headers.remove(name)),
             }
         }
-        for (name, value) in &self.add {
-            if let Some(value) = value.value(variables, scratch) {
+        for ((name, _), value) in self.add.iter().zip(values) {
+            if let Some(value) = value {
                 // Only fails beyond 32,768 headers; the request's own are bounded far below.
                 let _ = headers.try_append(name.clone(), value);
             }
         }
     }
+
+    /// Renders and writes, where the variables are not taken from the same headers.
+    pub fn apply(&self, headers: &mut HeaderMap, variables: &impl Variables, scratch: &mut BytesMut) {
+        self.write(self.render(variables, scratch), headers);
+    }
 }
+
+/// The values of one edit's lines.
+#[derive(Debug)]
+pub struct Rendered(SmallVec<[Option<HeaderValue>; 4]>);
 
 impl Value {
     fn value(&self, variables: &impl Variables, scratch: &mut BytesMut) -> Option<HeaderValue> {

@@ -226,7 +226,7 @@ pub(super) fn push_escape(out: &mut String, byte: u8) {
 /// Resolves dot segments (RFC 3986 §5.2.4), and refuses hidden ones.
 fn resolved(path: &str) -> Result<Cow<'_, str>, PathError> {
     let segments = || path.split('/').skip(1);
-    if segments().any(hides_dots) {
+    if path.contains("..") && segments().any(hides_dots) {
         return Err(PathError::Hidden);
     }
     if !segments().any(|segment| matches!(segment, "." | "..")) {

@@ -528,7 +528,7 @@ pub(super) fn some_ask() -> impl Strategy<Value = Ask> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
     fn a_table_finds_what_the_judge_finds(rules in some_rules(), asks in proptest::collection::vec(some_ask(), 1..12)) {

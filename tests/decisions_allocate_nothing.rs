@@ -1,5 +1,5 @@
 //! The decisions of a request's path take no memory: picking an upstream, asking its circuit, telling how it went,
-//! repeating, limiting, counting, writing a line of the access log.
+//! repeating, routing, limiting, counting, writing a line of the access log.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -12,6 +12,7 @@ use tidegate::balance::{Algorithm, Cursor, Draw, Load, Member, Table, stable_has
 use tidegate::health::{BreakerPolicy, EjectPolicy, Outcome, Outcomes, Policy};
 use tidegate::limit::{ConnectionSeats, Limiter, Per, Rule, Who, admit_all};
 use tidegate::retry::{Attempt, Body, Budget, Deposits, Stage, may_repeat};
+use tidegate::route::{self, Condition, Question, Subject, ValuePattern};
 use tidegate::telemetry::access::{AccessLog, Format, Line, LineBuffer, Target};
 use tidegate::telemetry::{Lane, Registry};
 use tidegate::types::Moment;
@@ -148,4 +149,47 @@ fn a_request_is_counted_and_logged_without_allocations() {
     (0..60).for_each(|n| request(n, &mut lines));
     lines.tick();
     assert_eq!(allocations(|| (0..50).for_each(|n| request(n, &mut lines))), 0);
+}
+
+#[test]
+fn a_request_is_normalized_and_routed_without_allocations() {
+    let rule = |path: &str| route::Rule { paths: vec![path.parse().unwrap()], ..route::Rule::default() };
+    let asks = |path: &str, subject| {
+        let conditions = vec![Condition { subject, negated: false }];
+        route::Rule { conditions, ..rule(path) }
+    };
+    let value = |text: &str| ValuePattern::Regex(text.to_owned());
+    let mut rules: Vec<_> = (0..1000).map(|n| rule(&format!("/api/{n}"))).collect();
+    rules.extend([
+        asks("/", Subject::Cookie("user".to_owned(), value("^b"))),
+        asks("/", Subject::Query("q".to_owned(), ValuePattern::Exact("a b".to_owned()))),
+        asks("/", Subject::Header(http::header::ACCEPT, value("json"))),
+        asks("/", Subject::Source(vec!["10.0.0.0/8".parse().unwrap()])),
+        rule(r"~ \.php$"),
+        route::Rule { hosts: vec!["*.example.com".parse().unwrap()], ..rule("/wild") },
+        rule("/"),
+    ]);
+    let table = route::Table::build(rules, &["web".to_owned()]).unwrap();
+    let mut headers = http::HeaderMap::new();
+    headers.insert(http::header::COOKIE, "a=b; user=anna".parse().unwrap());
+    headers.insert(http::header::ACCEPT, "text/html".parse().unwrap());
+    let route = |target: &str| {
+        let host = route::host::parse("shop.example.com:8080").unwrap();
+        let path = route::normalize(target).unwrap();
+        let question = Question {
+            listener: 0,
+            host: &host.name,
+            path: path.matching(),
+            query: Some("p=1&q=a%20c"),
+            method: &Method::GET,
+            headers: &headers,
+            client: Some([192, 168, 0, 1].into()),
+        };
+        table.find(&question).map(|found| found.rule)
+    };
+    // An expression makes its working memory at its first use on a thread.
+    route("/x.php");
+    for (target, rule) in [("/api/777/x", 777), ("/x.php", 1004), ("/wild/x", 1005), ("/.well-known/x", 1006)] {
+        assert_eq!(allocations(|| assert_eq!(route(target), Some(rule))), 0, "{target}");
+    }
 }

@@ -8,6 +8,7 @@ mod arguments;
 pub mod backend;
 mod client;
 mod demo;
+mod explain;
 mod failure;
 mod look;
 mod operate;
@@ -51,7 +52,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Check { file } => look::check(&file),
         Command::Show(arguments) => look::show(arguments),
         Command::Run { file } => run::run(file),
-        Command::Explain(_) => Err(Failure::Usage("not there yet".to_owned())),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Upstream(arguments) => upstream::run(arguments),
         client => operate::run(client),

@@ -164,7 +164,7 @@ fn derive_route(
     })
 }
 
-fn rewrite(rewrite: &model::Rewrite) -> Result<Rewrite, String> {
+pub(crate) fn rewrite(rewrite: &model::Rewrite) -> Result<Rewrite, String> {
     let made = match (&rewrite.prefix, &rewrite.path, &rewrite.regex) {
         (Some(prefix), _, _) => Rewrite::prefix(prefix),
         (_, Some(path), _) => Rewrite::path(path),

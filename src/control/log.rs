@@ -1,5 +1,6 @@
 //! The process's own log, on standard error.
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -20,7 +21,7 @@ pub fn apply(settings: &model::Log) {
         return;
     }
     let (filter, handle) = reload::Layer::new(level);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
     let started = match settings.format {
         LogFormat::Text => tracing_subscriber::registry().with(filter).with(lines).try_init(),
         LogFormat::Json => tracing_subscriber::registry().with(filter).with(lines.json()).try_init(),

@@ -20,6 +20,7 @@ mod status;
 mod watch;
 mod workers;
 
+pub(crate) use derive::rewrite;
 pub use event::Event;
 pub use handle::Handle;
 pub use start::{Options, Running, StartError, start};

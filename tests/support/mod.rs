@@ -18,6 +18,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)] // Every test file takes what it needs of this.
 
 mod client;
+mod proxy;
 mod script;
 mod upstream;
 mod wire;
@@ -25,6 +26,7 @@ mod wire;
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Call, Client, Opened, client};
+pub use proxy::{Addressed, Finished, Proxy, ProxyBuilder, proxy, tidegate};
 pub use script::{Script, Scripted, scripted};
 pub use upstream::{Upstream, UpstreamBuilder, upstream};
 pub use wire::{End, Message, RawClient, raw_client, raw_client_from};

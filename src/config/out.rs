@@ -62,11 +62,12 @@ pub(crate) fn bare(key: &str) -> String {
 
 /// Whether a text at this way through the tables may use what a regular expression caught, as `${name}`.
 pub(crate) fn takes_captures(way: &[&str]) -> bool {
-    match way {
-        [.., "redirect"] | [.., "rewrite" | "redirect" | "respond", _] => true,
-        [.., "request_headers" | "response_headers", "set" | "add", _] => true,
-        _ => false,
-    }
+    matches!(
+        way,
+        [.., "redirect"]
+            | [.., "rewrite" | "redirect" | "respond", _]
+            | [.., "request_headers" | "response_headers", "set" | "add", _]
+    )
 }
 
 /// Whether the name in `${name}` is a capture's, where there are any: variables start with a capital or an underscore.

@@ -11,6 +11,7 @@ mod listener;
 mod name;
 mod page;
 mod pool;
+mod reach;
 mod route;
 mod tls;
 

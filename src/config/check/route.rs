@@ -13,7 +13,9 @@ const ACTIONS: [&str; 4] = ["pool", "split", "redirect", "respond"];
 
 impl Check<'_> {
     pub(super) fn routes(&mut self) {
+        let mut sound = Vec::with_capacity(self.config.route.len());
         for (index, route) in self.config.route.iter().enumerate() {
+            let before = self.report.problems.len();
             let at = At::root().key("route").index(index);
             self.action(route, &at);
             self.matching(route, &at);
@@ -39,7 +41,9 @@ impl Check<'_> {
                 self.statuses(&retry.statuses, &at.key("retry"));
             }
             self.error_pages(&at.key("error_pages"), &route.error_pages);
+            sound.push(self.report.problems.len() == before);
         }
+        self.reach(&sound);
     }
 
     fn action(&mut self, route: &Route, at: &At) {

@@ -18,6 +18,8 @@ pub fn rules(config: &Config) -> Vec<Rule> {
 /// another route was added; a made one may get a number.
 pub fn route_names(config: &Config) -> Vec<String> {
     let mut taken: BTreeSet<String> = config.route.iter().filter_map(|route| route.name.clone()).collect();
+    // How many have wanted a name; thousands may want the same.
+    let mut wishes: BTreeMap<String, usize> = BTreeMap::new();
     let mut names = Vec::with_capacity(config.route.len());
     for route in &config.route {
         if let Some(name) = &route.name {
@@ -25,12 +27,14 @@ pub fn route_names(config: &Config) -> Vec<String> {
             continue;
         }
         let wanted = made_name(route);
-        let mut name = wanted.clone();
-        let mut number = 2;
-        while !taken.insert(name.clone()) {
-            name = format!("{wanted} #{number}");
-            number += 1;
-        }
+        let number = wishes.entry(wanted.clone()).or_insert(0);
+        let name = loop {
+            *number += 1;
+            let name = if *number == 1 { wanted.clone() } else { format!("{wanted} #{number}") };
+            if taken.insert(name.clone()) {
+                break name;
+            }
+        };
         names.push(name);
     }
     names

@@ -141,3 +141,14 @@ async fn the_program_ends_in_order_at_sigterm_and_tells_systemd() {
     proxy.stop().await;
     assert!(client(web).get("/").attempt().await.is_err());
 }
+
+#[tokio::test]
+async fn the_configurations_that_come_with_it_are_good() {
+    for file in ["demo", "compose", "tidegate"] {
+        let path = format!("{}/conf/{file}.toml", env!("CARGO_MANIFEST_DIR"));
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let output = command.args(["check", &path]).env("TIDEGATE_TOKEN", "sixteen-letters!").output().await.unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && err.is_empty(), "{file}: {out}{err}");
+    }
+}

@@ -12,6 +12,8 @@ pub(super) struct Activity {
     begun: Cell<u64>,
     /// The driver is running, and will look at all this before it sleeps.
     attended: Cell<bool>,
+    /// It is to make room, if it is idle.
+    unwanted: Cell<bool>,
     driver: RefCell<Option<Waker>>,
 }
 
@@ -36,6 +38,21 @@ impl Activity {
     pub(super) fn enter(self: &Rc<Self>) -> Busy {
         self.busy.set(self.busy.get() + 1);
         Busy(self.clone())
+    }
+
+    /// Asks it to make room, if it is idle between requests. Whether it may be.
+    pub(super) fn ask_for_room(&self) -> bool {
+        let idle = !self.busy() && self.begun() > 0;
+        if idle {
+            self.unwanted.set(true);
+            self.wake();
+        }
+        idle
+    }
+
+    /// Whether it was asked to make room since the last look.
+    pub(super) fn asked_for_room(&self) -> bool {
+        self.unwanted.take()
     }
 
     /// The driver runs on this task.

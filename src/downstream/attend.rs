@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -50,8 +50,17 @@ pub(super) async fn attend<A: Application>(app: Rc<A>, sweep: Rc<Sweep>, arrival
     })
     .await;
     app.observe(Event::Accepted);
-    let mut opening =
-        Opening { app: &app, pulse: &pulse, terms: &terms, entry: &entry, watch, peer, client: peer.ip(), local };
+    let mut opening = Opening {
+        app: &app,
+        pulse: &pulse,
+        terms: &terms,
+        entry: &entry,
+        watch,
+        peer,
+        client: peer.ip(),
+        client_port: peer.port(),
+        local,
+    };
     let why = match opening.open(Wire::new(socket, pulse.clone())).await {
         Ok((gate, connection)) => {
             let watch = opening.watch;
@@ -76,7 +85,8 @@ struct Opening<'a, A> {
     entry: &'a Entry,
     watch: Watch,
     peer: Peer,
-    client: std::net::IpAddr,
+    client: IpAddr,
+    client_port: u16,
     local: Option<SocketAddr>,
 }
 
@@ -105,6 +115,7 @@ impl<A: Application> Opening<'_, A> {
             terms: self.terms.clone(),
             peer: self.peer,
             client: self.client,
+            client_port: self.client_port,
             local: self.local,
             tls,
             http2,
@@ -125,7 +136,7 @@ impl<A: Application> Opening<'_, A> {
             Err(overdue) => return Err(why(overdue)),
         };
         if let Some((client, local)) = behind.filter(|_| self.terms.trusts(self.peer.ip())) {
-            self.client = client.ip().to_canonical();
+            (self.client, self.client_port) = (client.ip().to_canonical(), client.port());
             self.local = Some(local);
         }
         Ok(())

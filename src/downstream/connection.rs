@@ -31,6 +31,7 @@ pub(super) struct Facts {
     pub(super) terms: Arc<Terms>,
     pub(super) peer: Peer,
     pub(super) client: IpAddr,
+    pub(super) client_port: u16,
     pub(super) local: Option<SocketAddr>,
     pub(super) tls: Option<TlsFacts>,
     pub(super) http2: bool,
@@ -52,6 +53,14 @@ impl Peer {
             // On a dual-stack socket an IPv4 peer looks like ::ffff:10.0.0.1; it is the same client as on an IPv4 one.
             Peer::Tcp(address) => address.ip().to_canonical(),
             Peer::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    /// Its port; 0 for Unix sockets.
+    pub fn port(self) -> u16 {
+        match self {
+            Peer::Tcp(address) => address.port(),
+            Peer::Unix => 0,
         }
     }
 }
@@ -85,6 +94,11 @@ impl<S> Connection<S> {
     /// The client's address: the peer's, or what a trusted peer's PROXY protocol header says.
     pub fn client(&self) -> IpAddr {
         self.facts.client
+    }
+
+    /// The client's port, from where its address is; 0 for Unix sockets.
+    pub fn client_port(&self) -> u16 {
+        self.facts.client_port
     }
 
     /// The address it was accepted on, or was made to according to a trusted PROXY protocol header; none for Unix sockets.

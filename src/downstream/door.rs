@@ -1,6 +1,7 @@
 //! The door: one listening socket on one worker, and the loop that accepts from it.
 //!
-//! The loop never dies: what is wrong with one connection passes, and want of descriptors or memory is waited out. It never waits
+//! The loop never dies: what is wrong with one connection passes, and want of descriptors or memory is waited out while a few idle
+//! connections make room. It never waits
 //! for a connection either: each is a local task from its first byte on.
 
 use std::cell::{Cell, RefCell};
@@ -115,6 +116,7 @@ impl<A: Application> Door<A> {
                 Some(Err(error)) if is_passing(&error) => {}
                 Some(Err(error)) => {
                     let pause = trouble.met(&self.sweep, &error);
+                    self.roster.make_room(Trouble::ROOM);
                     self.app.observe(Event::AcceptFailed(&error));
                     self.until_closing(tokio::time::sleep(pause)).await;
                 }
@@ -142,7 +144,7 @@ impl<A: Application> Door<A> {
 
     /// A seat may have been given back, or the bound may have been raised.
     async fn seat_freed(&self, max: u32) {
-        const LOOK_AGAIN: Duration = Duration::from_secs(1);
+        const LOOK_AGAIN: Duration = Duration::from_millis(250);
         let deadline = self.sweep.deadline();
         deadline.set_after(Some(LOOK_AGAIN));
         let _ = deadline.bound(self.seats.freed(max)).await;
@@ -208,6 +210,8 @@ struct Trouble {
 impl Trouble {
     const FIRST: Duration = Duration::from_millis(10);
     const LONGEST: Duration = Duration::from_secs(1);
+    /// Idle connections asked to close each time.
+    const ROOM: usize = 8;
     const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
     fn new() -> Self {

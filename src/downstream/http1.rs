@@ -42,7 +42,7 @@ pub(super) async fn serve<A: Application>(
     let hyper = builder(&terms).serve_connection(TokioIo::new(gate), service_fn(answer)).with_upgrades();
     let mut drive = Drive { hyper, pulse: pulse.clone(), terms, why: None, refused: false };
     let end = poll_fn(|cx| drive.poll(cx, entry, &mut watch)).await;
-    let asked = drive.why;
+    let asked = drive.why.or(entry.roster().until().map(|_| Closed::Drained));
     let why = match end {
         End::Done => asked.unwrap_or(Closed::Client),
         End::Overdue(why) => {

@@ -82,6 +82,8 @@ pub(super) async fn serve<A: Application>(
                 state => state,
             };
             match ready!(watch.poll(cx, state, entry, &terms)) {
+                // Who has asked for nothing will not miss a farewell.
+                Overdue::Close(why) if connection.requests() == 0 => return Poll::Ready(asked.unwrap_or(why)),
                 Overdue::Close(why) => {
                     asked = Some(why);
                     hyper.as_mut().graceful_shutdown();

@@ -160,12 +160,15 @@ impl Pulse {
         self.set_hold(Hold::Waiting);
     }
 
-    /// The head of this number has been answered.
-    pub(super) fn answered(&self, head: u64, tunnel: bool) {
-        if self.held.load(Relaxed) == head {
+    /// The head of this number has been answered. Whether that lets bytes pass that were held: then hyper must be made to read
+    /// again, as it waits for the socket, which has nothing new.
+    pub(super) fn answered(&self, head: u64, tunnel: bool) -> bool {
+        let held = self.held.load(Relaxed) == head;
+        if held {
             self.held.store(u64::MAX, Relaxed);
             self.set_hold(if tunnel { Hold::Tunnel } else { Hold::Released });
         }
+        held
     }
 
     /// Ends a tunnel: its next read fails.

@@ -37,6 +37,12 @@ impl Roster {
         self.open.borrow().iter().for_each(|(_, activity)| activity.wake());
     }
 
+    /// Asks some idle connections to make room for others.
+    pub(super) fn make_room(&self, most: usize) {
+        let open = self.open.borrow();
+        open.iter().filter(|(_, activity)| activity.ask_for_room()).take(most).for_each(drop);
+    }
+
     /// Until when what runs may go on, once they are to end.
     pub(super) fn until(&self) -> Option<Moment> {
         self.until.get()

@@ -37,7 +37,9 @@ pub(super) fn http1<A: Application>(
         };
         let status = response.status();
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
-        connection.pulse.answered(number, tunnel);
+        if connection.pulse.answered(number, tunnel) {
+            connection.activity.wake();
+        }
         if connection.is_draining() && !tunnel {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

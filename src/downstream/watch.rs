@@ -56,7 +56,7 @@ pub(super) enum Overdue {
 
 impl Watch {
     /// How long our closed side waits for the client's.
-    const LINGER: Duration = Duration::from_secs(5);
+    const LINGER: Duration = Duration::from_secs(3);
     /// How long a connection that has not sent anything yet may take for it once it is to end. Its request may be on its way.
     const FRESH: Duration = Duration::from_secs(1);
 
@@ -78,7 +78,8 @@ impl Watch {
             self.turn(state, until, terms);
         }
         if self.deadline.poll_expired(cx).is_pending() {
-            return Poll::Pending;
+            let unwanted = entry.activity().asked_for_room() && matches!(state, State::Idle(_));
+            return if unwanted { Poll::Ready(Overdue::Close(Closed::Idle)) } else { Poll::Pending };
         }
         let drained = until.is_some_and(|until| self.deadline.at() >= until);
         Poll::Ready(match self.state {

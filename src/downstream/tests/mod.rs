@@ -1,6 +1,13 @@
 //! The near side on real sockets, with a trivial application.
 
+mod door;
+mod drain;
+mod guard;
 mod http1;
+mod http2;
+mod hyper_alone;
+mod proxy_header;
+mod tls;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -33,7 +40,6 @@ pub(super) struct Site {
     pub(super) app: Rc<Answers>,
     pub(super) address: SocketAddr,
     pub(super) seats: Arc<Seats>,
-    pub(super) sweep: Rc<Sweep>,
 }
 
 pub(super) struct Answers {
@@ -47,12 +53,12 @@ pub(super) struct Answers {
     pub(super) room: Rc<Cell<u32>>,
 }
 
-/// Settings for tests: patience of a second where nothing else is said.
+/// Settings for tests: little patience where nothing else is said.
 pub(super) fn settings() -> Listener {
-    let mut listener = crate::downstream::tests::plain();
-    listener.header_timeout = Duration::from_secs(1);
-    listener.keepalive_timeout = Duration::from_secs(1);
-    listener.send_timeout = Duration::from_secs(1);
+    let mut listener = plain();
+    listener.header_timeout = Duration::from_millis(400);
+    listener.keepalive_timeout = Duration::from_millis(400);
+    listener.send_timeout = Duration::from_millis(400);
     listener
 }
 
@@ -104,9 +110,9 @@ pub(super) fn site_with(settings: &Listener, tls: Option<TlsTerms>) -> Site {
     spawn_local(sweep.clone().run());
     let seats = Seats::new();
     let socket = bound.sockets.into_iter().next().unwrap();
-    let door = Door::open(socket, app.clone(), seats.clone(), sweep.clone()).unwrap();
+    let door = Door::open(socket, app.clone(), seats.clone(), sweep).unwrap();
     std::mem::forget(bound.file);
-    Site { door, app, address, seats, sweep }
+    Site { door, app, address, seats }
 }
 
 impl Site {
@@ -125,7 +131,7 @@ impl Site {
         self.door.drain(Clock::now() + after);
     }
 
-    /// Waits until connections have ended for these reasons.
+    /// Waits until connections have ended for these reasons, in any order.
     pub(super) async fn closed(&self, why: &[Closed]) {
         for _ in 0..200 {
             if self.app.closed.borrow().len() >= why.len() {
@@ -133,7 +139,12 @@ impl Site {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(*self.app.closed.borrow(), why);
+        let sorted = |why: &[Closed]| {
+            let mut words: Vec<String> = why.iter().map(|why| format!("{why:?}")).collect();
+            words.sort();
+            words
+        };
+        assert_eq!(sorted(&self.app.closed.borrow()), sorted(why));
     }
 
     pub(super) fn heard(&self) -> Vec<String> {

@@ -22,7 +22,7 @@ use crate::upstream::{Answer, Outgoing, SendError, SendErrorKind, Target};
 
 /// One request's dealings with one pool.
 struct Attempts<'a> {
-    view: Rc<View>,
+    view: &'a Rc<View>,
     route: &'a Route,
     pool: usize,
     policy: &'a model::Retry,
@@ -41,19 +41,19 @@ pub async fn run(
     exchange: &mut Exchange,
 ) -> Result<Answer<RequestBody>, Refused> {
     let view = life.view.clone();
-    let settings = view.pools[pool].settings.clone();
+    let settings = &view.pools[pool].settings;
     let policy = route.retry.as_ref().unwrap_or(&settings.retry);
     let whole = route.timeout.request.unwrap_or(settings.timeout.request);
     let until = whole.map_or(Moment::NEVER, |whole| life.started + whole);
-    let attempts = Attempts { view, route, pool, policy, until };
-    life.until = until;
+    let attempts = Attempts { view: &view, route, pool, policy, until };
+    life.bound(until);
     attempts.deposit(life);
     let mut tried = Tried::new();
     loop {
         let started = if life.attempts == 0 { life.started } else { Clock::now() };
         life.attempts += 1;
         let target = attempts.pick(life, exchange, &mut tried, started)?;
-        let sent = attempts.send(life, exchange, &target, started).await;
+        let sent = attempts.send(life, exchange, target, started).await;
         let now = Clock::now();
         let failure = match sent {
             Ok(answer) => {
@@ -101,11 +101,11 @@ impl Attempts<'_> {
         exchange: &mut Exchange,
         tried: &mut Tried,
         now: Moment,
-    ) -> Result<Arc<Target>, Refused> {
+    ) -> Result<&Arc<Target>, Refused> {
         // The place of a failed attempt is given back before another is taken.
         life.slot = None;
         let choice = Choice { headers: &exchange.head.headers, target: exchange.target.as_str(), client: life.client };
-        let slot = pick(&life.worker, &self.view, self.pool, &choice, tried, now).map_err(|none| {
+        let slot = pick(&life.worker, self.view, self.pool, &choice, tried, now).map_err(|none| {
             // Where an earlier attempt failed, its failure is the reason that matters.
             Refused::from(life.refusal.take().unwrap_or(none))
         })?;
@@ -115,7 +115,7 @@ impl Attempts<'_> {
             HostHeader::Upstream => set_host(exchange, &slot.member().configured),
             HostHeader::Literal(host) => set_host(exchange, host),
         }
-        let target = slot.member().target.clone();
+        let target = &self.pool().members[slot.index() as usize].target;
         life.slot = Some(slot);
         Ok(target)
     }

@@ -38,6 +38,9 @@ pub enum Broken {
     /// The upstream failed in the middle.
     #[error(transparent)]
     Upstream(#[from] BodyError),
+    /// The whole request has taken longer than `timeout.request`.
+    #[error("longer than the whole request may take")]
+    Late,
     /// The upstream's drain has ended.
     #[error("cut at the end of its upstream's drain")]
     Drained,
@@ -97,7 +100,14 @@ impl http_body::Body for Body {
                     this.content = Content::Empty;
                     return Poll::Ready(Some(Err(Broken::Drained)));
                 }
-                Pin::new(body).poll_frame(cx)
+                let polled = Pin::new(body).poll_frame(cx);
+                let late = polled.is_pending() && this.life.as_ref().is_some_and(|life| life.poll_late(cx));
+                if late {
+                    this.end(Some(Refusal::RequestTimeout));
+                    this.content = Content::Empty;
+                    return Poll::Ready(Some(Err(Broken::Late)));
+                }
+                polled
             }
         };
         match polled {

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use bytes::BytesMut;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -170,24 +171,26 @@ pub fn via(headers: &mut HeaderMap, received: http::Version) {
 /// Keeps or makes the request's id, and returns it.
 ///
 /// **Shape**: 32 hexadecimal digits from `random`, or what the client sent: up to 128 visible characters, else it is replaced.
-pub fn request_id(headers: &mut HeaderMap, policy: RequestId, random: u128) -> Option<HeaderValue> {
-    if policy == RequestId::Off {
-        return headers.get(X_REQUEST_ID).cloned();
+/// **Cost**: `scratch` is split, so that an allocation serves a hundred ids.
+pub fn request_id<'h>(
+    headers: &'h mut HeaderMap,
+    policy: RequestId,
+    random: u128,
+    scratch: &mut BytesMut,
+) -> Option<&'h HeaderValue> {
+    let clean =
+        |given: &HeaderValue| (1..=128).contains(&given.len()) && given.as_bytes().iter().all(u8::is_ascii_graphic);
+    let keep = match policy {
+        RequestId::Off => true,
+        RequestId::Pass => headers.get(X_REQUEST_ID).is_some_and(clean),
+        RequestId::Always => false,
+    };
+    if !keep {
+        scratch.reserve(if scratch.capacity() < 32 { 4096 } else { 32 });
+        scratch.extend((0..32).map(|place| b"0123456789abcdef"[(random >> (4 * place)) as usize & 15]));
+        headers.insert(X_REQUEST_ID, HeaderValue::from_maybe_shared(scratch.split().freeze()).ok()?);
     }
-    if policy == RequestId::Pass
-        && let Some(given) = headers.get(X_REQUEST_ID)
-        && (1..=128).contains(&given.len())
-        && given.as_bytes().iter().all(u8::is_ascii_graphic)
-    {
-        return Some(given.clone());
-    }
-    let mut digits = [0u8; 32];
-    for (i, digit) in digits.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(random >> (4 * i)) as usize & 15];
-    }
-    let made = HeaderValue::from_bytes(&digits).ok()?;
-    headers.insert(X_REQUEST_ID, made.clone());
-    Some(made)
+    headers.get(X_REQUEST_ID)
 }
 
 #[cfg(test)]
@@ -268,10 +271,14 @@ mod tests {
 
     #[test]
     fn request_ids_are_kept_only_if_they_are_clean() {
+        let mut scratch = BytesMut::new();
         let mut map = headers(&[("x-request-id", "abc-1")]);
-        assert_eq!(request_id(&mut map, RequestId::Pass, 7).unwrap(), "abc-1");
-        assert_eq!(request_id(&mut map, RequestId::Always, 7).unwrap(), "70000000000000000000000000000000");
+        assert_eq!(request_id(&mut map, RequestId::Pass, 7, &mut scratch).unwrap(), "abc-1");
+        assert_eq!(
+            request_id(&mut map, RequestId::Always, 7, &mut scratch).unwrap(),
+            "70000000000000000000000000000000"
+        );
         let mut map = headers(&[("x-request-id", "with space")]);
-        assert_eq!(request_id(&mut map, RequestId::Pass, 0).unwrap().len(), 32);
+        assert_eq!(request_id(&mut map, RequestId::Pass, 0, &mut scratch).unwrap().len(), 32);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bytes::BytesMut;
 use http::HeaderMap;
 
+use super::client::X_REQUEST_ID;
 use super::life::Life;
 use crate::downstream::Peer;
 use crate::route::{Captured, Group, Match, Variable, Variables, cookies, parameters};
@@ -60,7 +61,9 @@ impl Variables for Facts<'_> {
                     out.extend_from_slice(query.as_bytes());
                 }
             }
-            Variable::RequestId => out.extend_from_slice(life.request_id.as_ref().map_or(&[], |id| id.as_bytes())),
+            Variable::RequestId => {
+                out.extend_from_slice(self.headers.get(X_REQUEST_ID).map_or(&[], |id| id.as_bytes()))
+            }
             Variable::Listener => out.extend_from_slice(life.listener().name.as_bytes()),
             Variable::Route => out.extend_from_slice(life.route().map_or("", |route| &route.name).as_bytes()),
             Variable::Pool => out.extend_from_slice(slot.map_or("", |slot| &slot.pool().name).as_bytes()),

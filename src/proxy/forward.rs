@@ -150,7 +150,9 @@ fn prepare(
     let random = u128::from(life.worker.random()) << 64 | u128::from(life.worker.random());
     let upgrade = Switching::asked(&mut parts, normal, random);
     let headers = &mut parts.headers;
-    headers.insert(header::HOST, normal.host.clone());
+    if headers.get(header::HOST) != Some(&normal.host) {
+        headers.insert(header::HOST, normal.host.clone());
+    }
     // We answer an expectation ourselves, once the upstream takes the body.
     headers.remove(header::EXPECT);
     if normal.trailers {
@@ -161,7 +163,10 @@ fn prepare(
     if listener.via {
         client::via(headers, life.version);
     }
-    life.request_id = client::request_id(headers, listener.request_id, random);
+    let id = client::request_id(headers, listener.request_id, random, &mut life.worker.scratch.borrow_mut());
+    if let Some(facts) = &mut life.facts {
+        facts.request_id = id.cloned();
+    }
     let target = target(life, route, &parts.headers, normal, found)?;
     if !route.request_headers.is_empty() {
         let facts = facts(life, &parts.headers, normal).with_captures(found, normal.matching());

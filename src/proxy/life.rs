@@ -19,6 +19,7 @@ use crate::control::Event;
 use crate::health::Trip;
 use crate::limit::Permit;
 use crate::snapshot::{Listener, Route, View};
+use crate::sweep::Deadline;
 use crate::telemetry::access::Line;
 use crate::types::{Clock, Moment};
 
@@ -35,8 +36,6 @@ pub struct Life {
     pub started: Moment,
     /// Who it is from.
     pub client: IpAddr,
-    /// Its id, where it has one.
-    pub request_id: Option<HeaderValue>,
     /// Its method.
     pub method: Method,
     /// Its version.
@@ -61,8 +60,8 @@ pub struct Life {
     pub upstream_time: Option<Duration>,
     /// The status of the upstream's answer; 0 while there is none.
     pub upstream_status: u16,
-    /// When all of it must be done.
-    pub until: Moment,
+    /// When all of it must be done, where there is a bound.
+    pub whole: Option<Deadline>,
     /// Bytes of the answer's body.
     pub sent: u64,
     /// Whether the answer's last byte has been handed on.
@@ -82,6 +81,8 @@ pub struct Facts {
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
+    /// Its id, where it has one.
+    pub request_id: Option<HeaderValue>,
 }
 
 impl Life {
@@ -95,7 +96,6 @@ impl Life {
             view,
             started: Clock::now(),
             client,
-            request_id: None,
             method: parts.method.clone(),
             version: parts.version,
             route: None,
@@ -110,7 +110,7 @@ impl Life {
             upstream_status: 0,
             joint: None,
             tunnelled: 0,
-            until: Moment::NEVER,
+            whole: None,
             sent: 0,
             ended: false,
             facts,
@@ -134,12 +134,26 @@ impl Life {
         self.slot.as_ref().is_some_and(|slot| slot.member().upstream.cut() <= self.worker.sweep.now())
     }
 
+    /// Whether all of it should be done by now; otherwise the task is woken when it should.
+    pub fn poll_late(&self, cx: &mut std::task::Context<'_>) -> bool {
+        self.whole.as_ref().is_some_and(|whole| whole.poll_expired(cx).is_ready())
+    }
+
     /// Tells control what requests have shown of the upstream.
     pub fn report(&self, trip: Option<Trip>) {
         if let (Some(trip), Some(slot)) = (trip, &self.slot) {
             let upstream = slot.member().upstream.clone();
             // Control ends last; without it there is nobody to tell.
             let _ = self.worker.events.send(Event::Tripped { upstream, trip });
+        }
+    }
+
+    /// All of it must be done by then.
+    pub fn bound(&mut self, until: Moment) {
+        if until != Moment::NEVER {
+            let deadline = self.worker.sweep.deadline();
+            deadline.set(until);
+            self.whole = Some(deadline);
         }
     }
 
@@ -202,7 +216,7 @@ impl Life {
             upstream: slot.map_or("", |slot| &*slot.member().upstream.address),
             attempts: self.attempts,
             refusal: self.broken.or(self.refusal).map_or("", |refusal| refusal.row().label),
-            request_id: text(&self.request_id),
+            request_id: text(&facts.request_id),
             referer: bytes(&facts.referer),
             user_agent: bytes(&facts.user_agent),
             tls: self.connection.tls_version(),
@@ -234,6 +248,7 @@ impl Facts {
             host: parts.headers.get(http::header::HOST).cloned(),
             user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
             referer: parts.headers.get(http::header::REFERER).cloned(),
+            request_id: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::request_body::RequestBody;
@@ -25,6 +26,8 @@ pub struct Worker {
     pub sweep: Rc<Sweep>,
     /// Its upstream connections.
     pub far: Rc<Connections<RequestBody>>,
+    /// Where small values are written before they become headers.
+    pub scratch: RefCell<BytesMut>,
     lines: RefCell<LineBuffer>,
     /// All counters.
     pub registry: Arc<Registry>,
@@ -66,6 +69,7 @@ impl Worker {
             lane,
             far,
             lines: RefCell::new(LineBuffer::new(parts.log)),
+            scratch: RefCell::default(),
             registry: parts.registry,
             events: parts.events,
             reader: Reader::new(parts.cell),

@@ -104,11 +104,28 @@ const BACKLOG: i32 = 4096;
 /// A wildcard IPv6 address takes IPv4 too; where the system has no IPv6, it means all of IPv4.
 /// **Errors**: where another process listens there, live Unix sockets included.
 pub fn bind(address: &Bind, workers: usize, inherited: &Inherited) -> Result<Bound, BindError> {
+    bind_as(address, workers, inherited, Sharing::Nobody)
+}
+
+/// Listens on an address that this process listens on already, so that it can go from one listener to another without a gap.
+/// The older sockets are to be closed soon.
+pub fn rebind(address: &Bind, workers: usize, inherited: &Inherited) -> Result<Bound, BindError> {
+    bind_as(address, workers, inherited, Sharing::Ourselves)
+}
+
+/// Who may listen on an address already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Nobody,
+    Ourselves,
+}
+
+fn bind_as(address: &Bind, workers: usize, inherited: &Inherited, sharing: Sharing) -> Result<Bound, BindError> {
     let found = match inherited.find(address, workers) {
         Ok(Some(sockets)) => Ok((sockets, None)),
         Ok(None) => match address {
-            Bind::Tcp(address) => tcp(*address, workers).map(|sockets| (sockets, None)),
-            Bind::Unix(path) => unix(path, workers).map(|(sockets, file)| (sockets, Some(file))),
+            Bind::Tcp(address) => tcp(*address, workers, sharing).map(|sockets| (sockets, None)),
+            Bind::Unix(path) => unix(path, workers, sharing).map(|(sockets, file)| (sockets, Some(file))),
         },
         Err(error) => Err(error),
     };
@@ -120,10 +137,10 @@ pub fn bind(address: &Bind, workers: usize, inherited: &Inherited) -> Result<Bou
     Ok(Bound { address, sockets, file })
 }
 
-fn tcp(address: SocketAddr, workers: usize) -> io::Result<Vec<Socket>> {
-    match tcp_exactly(address, workers) {
+fn tcp(address: SocketAddr, workers: usize, sharing: Sharing) -> io::Result<Vec<Socket>> {
+    match tcp_exactly(address, workers, sharing) {
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && is_without_ipv6(&error) => {
-            tcp_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into(), workers)
+            tcp_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into(), workers, sharing)
         }
         other => other,
     }
@@ -134,8 +151,8 @@ fn is_without_ipv6(error: &io::Error) -> bool {
     [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| code == Some(errno.raw_os_error()))
 }
 
-fn tcp_exactly(mut address: SocketAddr, workers: usize) -> io::Result<Vec<Socket>> {
-    if address.port() != 0 {
+fn tcp_exactly(mut address: SocketAddr, workers: usize, sharing: Sharing) -> io::Result<Vec<Socket>> {
+    if address.port() != 0 && sharing == Sharing::Nobody {
         // Finds whoever listens there, shared or not.
         tcp_socket(address, false)?;
     }
@@ -172,15 +189,24 @@ pub(super) fn tune(socket: &socket2::Socket) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive.with_retries(4))
 }
 
-fn unix(path: &Path, workers: usize) -> io::Result<(Vec<Socket>, SocketFile)> {
-    replace_stale(path)?;
+fn unix(path: &Path, workers: usize, sharing: Sharing) -> io::Result<(Vec<Socket>, SocketFile)> {
+    let place = match sharing {
+        Sharing::Nobody => path.to_owned(),
+        // Made beside the old one and moved over it, so that at each moment one of them can be connected to.
+        Sharing::Ourselves => path.with_extension("new"),
+    };
+    replace_stale(&place)?;
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::at(path)?;
+    socket.bind(&SockAddr::unix(&place)?)?;
+    let mut file = SocketFile::at(&place)?;
     // The owner and the group may connect. Before `listen` nobody can, so nobody gets in by the mode the umask left.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o660))?;
     socket.listen(BACKLOG)?;
+    if place != path {
+        fs::rename(&place, path)?;
+        file.path = path.to_owned();
+    }
     let listener = UnixListener::from(socket);
     let sockets = clones(workers, || listener.try_clone().map(Socket::Unix))?;
     Ok((sockets, file))

@@ -1,8 +1,10 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::upgrade::OnUpgrade;
 
 use super::activity::{Activity, Busy};
 use super::objection::Objection;
@@ -22,6 +24,8 @@ pub struct Connection<S = ()> {
     pub(super) roster: Rc<Roster>,
     /// The last refusal, for the connection's own end.
     pub(super) objection: Cell<Option<Objection>>,
+    /// Where hyper will leave the socket when the connection ends, if a request asked for an upgrade that it did not get.
+    pub(super) untaken: RefCell<Option<OnUpgrade>>,
 }
 
 /// What is known about a connection once it is ready for HTTP.
@@ -68,7 +72,7 @@ impl Peer {
 impl<S> Connection<S> {
     pub(super) fn new(state: S, facts: Facts, pulse: Arc<Pulse>, entry: &Entry) -> Self {
         let (activity, roster) = (entry.activity().clone(), entry.roster().clone());
-        Connection { state, facts, activity, pulse, roster, objection: Cell::new(None) }
+        Connection { state, facts, activity, pulse, roster, objection: Cell::new(None), untaken: RefCell::default() }
     }
 
     /// Its number, unique in this process.

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::guard::{Guard, HeadLimits, Phase, Seen};
-use super::pulse::{Hold, Pulse};
+use super::pulse::Pulse;
 use super::socket::{Link, give};
 
 /// A client's connection as hyper, and a tunnel behind it, reads and writes it.
@@ -121,33 +121,29 @@ impl Gate {
                 self.passed = self.kept.len();
                 self.pulse.refuse(guard.heads(), objection);
             }
-            Phase::Held if self.pulse.hold() == Hold::Off => self.pulse.wait_for(guard.heads() - 1),
-            _ => {}
+            phase => self.pulse.set_holding(phase == Phase::Held),
         }
     }
 
     /// Whether the answer to a held request has decided what follows it.
     fn leave_hold(&mut self) -> bool {
-        match self.pulse.hold() {
-            Hold::Off | Hold::Waiting => return false,
-            Hold::Released => {
-                self.pulse.set_hold(Hold::Off);
-                if let Some(guard) = &mut self.guard {
-                    guard.resume();
-                }
-                self.look_at_kept();
-            }
-            Hold::Tunnel => {
-                self.guard = None;
-                self.passed = self.kept.len();
-            }
+        let Some(guard) = &mut self.guard else { return false };
+        if self.pulse.answered() < guard.heads() {
+            return false;
+        }
+        if self.pulse.is_tunnel() {
+            self.guard = None;
+            self.passed = self.kept.len();
+        } else {
+            guard.resume();
+            self.look_at_kept();
         }
         true
     }
 
     /// Reads without a guard: HTTP/2, or a tunnel, which the driver can end.
     fn poll_raw(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.pulse.hold() == Hold::Tunnel && self.pulse.poll_cut(cx) {
+        if self.pulse.is_tunnel() && self.pulse.poll_cut(cx) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the drain has ended")));
         }
         Pin::new(&mut self.link).poll_read(cx, buf)
@@ -155,9 +151,14 @@ impl Gate {
 
     /// Whether the client may still be sending what nobody will read.
     fn unread(&self) -> bool {
-        self.guard.as_ref().is_some_and(|guard| {
-            matches!(guard.phase(), Phase::Refused(_) | Phase::Broken | Phase::Length(_) | Phase::Chunked(_))
-        })
+        match &self.guard {
+            Some(guard) => {
+                use Phase::{Broken, Chunked, Length, Refused};
+                matches!(guard.phase(), Refused(_) | Broken | Length(_) | Chunked(_))
+            }
+            // An HTTP/2 client may always begin another stream. A tunnel closes in halves: its other one is its own affair.
+            None => !self.pulse.is_tunnel(),
+        }
     }
 
     /// Reads and forgets until the client has closed too: closing a socket with unread bytes resets it, and a reset can take away

@@ -10,18 +10,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, UpgradeableConnection};
 use hyper::service::{HttpService, service_fn};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 
 use super::application::{Application, Event};
 use super::connection::Connection;
 use super::gate::Gate;
 use super::guard::HeadLimits;
 use super::objection::Objection;
-use super::pulse::{Hold, Pulse};
+use super::pulse::Pulse;
 use super::roster::Entry;
 use super::service;
 use super::terms::Terms;
@@ -65,8 +68,11 @@ pub(super) async fn serve<A: Application>(
             Closed::Error
         }
     };
-    if pulse.hold() == Hold::Tunnel {
+    if pulse.is_tunnel() {
         return tunnel(&pulse, entry, &mut watch, connection.terms()).await;
+    }
+    if let Some(upgrade) = connection.untaken.take() {
+        close(upgrade, entry, &mut watch, connection.terms()).await;
     }
     match connection.objection.get() {
         Some(Objection::HeaderTimeout) => Closed::Timeout,
@@ -156,6 +162,16 @@ where
             parts.io.inner().abort();
         }
     }
+}
+
+/// Closes a connection on which an upgrade was asked for and not given: hyper then ends without closing, and leaves the socket to
+/// whoever asked, who has lost interest.
+async fn close(upgrade: OnUpgrade, entry: &Entry, watch: &mut Watch, terms: &Terms) {
+    let Some(Ok(upgraded)) = upgrade.now_or_never() else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<Gate>>() else { return };
+    let mut gate = parts.io.into_inner();
+    // Who does not close in time is closed by the drop.
+    let _ = watch.bound(State::Closing, entry, terms, gate.shutdown()).await;
 }
 
 /// Waits for a tunnel's end, and ends it when the drain does.

@@ -46,7 +46,7 @@ mod tests;
 
 pub use activity::{Busy, Held};
 pub use application::{Application, Event};
-pub use bind::{BindError, Bound, Socket, SocketFile, bind};
+pub use bind::{BindError, Bound, Socket, SocketFile, bind, rebind};
 pub use certificate::{Certificates, Pair, Shown};
 pub use connection::{Connection, Peer};
 pub use door::Door;

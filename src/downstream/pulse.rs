@@ -26,29 +26,18 @@ pub(super) struct Pulse {
     objection: AtomicU8,
     /// The driver asks for the present head to be refused as too slow.
     expired: AtomicBool,
-    hold: AtomicU8,
-    /// Which head, counted from 0, may turn the connection into a tunnel.
-    held: AtomicU64,
+    /// How many heads have been answered.
+    answered: AtomicU64,
+    /// What follows a request that may turn the connection into a tunnel is held back until that is answered.
+    holding: AtomicBool,
+    /// The last answer has turned the connection into a tunnel.
+    tunnel: AtomicBool,
     /// The driver ends a tunnel.
     cut: AtomicBool,
     /// The socket has been dropped.
     gone: AtomicBool,
     driver: AtomicWaker,
-    tunnel: AtomicWaker,
-}
-
-/// What becomes of the bytes behind a request that may turn the connection into a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Hold {
-    /// There is no such request.
-    Off,
-    /// Its answer is awaited.
-    Waiting,
-    /// Its answer was none of a tunnel.
-    Released,
-    /// They are the tunnel's.
-    Tunnel,
+    reader: AtomicWaker,
 }
 
 impl Pulse {
@@ -63,12 +52,13 @@ impl Pulse {
             refused: AtomicU64::new(u64::MAX),
             objection: AtomicU8::new(u8::MAX),
             expired: AtomicBool::new(false),
-            hold: AtomicU8::new(Hold::Off as u8),
-            held: AtomicU64::new(u64::MAX),
+            answered: AtomicU64::new(0),
+            holding: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             driver: AtomicWaker::new(),
-            tunnel: AtomicWaker::new(),
+            reader: AtomicWaker::new(),
         }
     }
 
@@ -141,45 +131,37 @@ impl Pulse {
         self.expired.load(Relaxed)
     }
 
-    pub(super) fn hold(&self) -> Hold {
-        match self.hold.load(Relaxed) {
-            1 => Hold::Waiting,
-            2 => Hold::Released,
-            3 => Hold::Tunnel,
-            _ => Hold::Off,
-        }
+    pub(super) fn set_holding(&self, holding: bool) {
+        self.holding.store(holding, Relaxed);
     }
 
-    pub(super) fn set_hold(&self, hold: Hold) {
-        self.hold.store(hold as u8, Relaxed);
+    /// How many heads have been answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Relaxed)
     }
 
-    /// The head of this number may turn the connection into a tunnel.
-    pub(super) fn wait_for(&self, head: u64) {
-        self.held.store(head, Relaxed);
-        self.set_hold(Hold::Waiting);
+    /// Whether an answer has turned the connection into a tunnel.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
     }
 
-    /// The head of this number has been answered. Whether that lets bytes pass that were held: then hyper must be made to read
-    /// again, as it waits for the socket, which has nothing new.
-    pub(super) fn answered(&self, head: u64, tunnel: bool) -> bool {
-        let held = self.held.load(Relaxed) == head;
-        if held {
-            self.held.store(u64::MAX, Relaxed);
-            self.set_hold(if tunnel { Hold::Tunnel } else { Hold::Released });
-        }
-        held
+    /// The head of this number has been answered. Whether bytes were held for that: then hyper must be made to read again, as it
+    /// waits for the socket, which may have nothing new.
+    pub(super) fn answer(&self, head: u64, tunnel: bool) -> bool {
+        self.answered.store(head + 1, Relaxed);
+        self.tunnel.store(tunnel, Relaxed);
+        self.holding.load(Relaxed)
     }
 
     /// Ends a tunnel: its next read fails.
     pub(super) fn cut(&self) {
         self.cut.store(true, Relaxed);
-        self.tunnel.wake();
+        self.reader.wake();
     }
 
     /// Whether the tunnel is to end; its task is woken when that changes.
     pub(super) fn poll_cut(&self, cx: &mut Context<'_>) -> bool {
-        self.tunnel.register(cx.waker());
+        self.reader.register(cx.waker());
         self.cut.load(Relaxed)
     }
 

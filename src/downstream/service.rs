@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use super::activity::{Flow, Held};
 use super::application::{Application, Event};
@@ -31,14 +32,18 @@ pub(super) fn http1<A: Application>(
     let busy = connection.activity.enter();
     async move {
         let connect = *request.method() == Method::CONNECT;
+        let upgrade = request.extensions().get::<OnUpgrade>().cloned();
         let mut response = match connection.pulse.objection(number) {
             Some(objection) => refuse(&*app, &connection, objection),
             None => guarded(&app, &connection, request).await,
         };
         let status = response.status();
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
-        if connection.pulse.answered(number, tunnel) {
+        if connection.pulse.answer(number, tunnel) {
             connection.activity.wake();
+        }
+        if !tunnel && upgrade.is_some() {
+            connection.untaken.replace(upgrade);
         }
         if connection.is_draining() && !tunnel {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -94,10 +99,9 @@ async fn guarded<A: Application>(
     }
 }
 
-/// Counts and logs a panic.
+/// Tells of a panic.
 pub(super) fn panicked<A: Application>(app: &A, panic: &(dyn Any + Send)) {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("of unknown cause");
-    tracing::error!("panic while a connection was served: {text}");
     app.observe(Event::Panicked(text));
 }

@@ -107,6 +107,24 @@ fn a_unix_socket_replaces_a_dead_ones_file_and_nothing_else() {
 }
 
 #[test]
+fn an_address_can_go_from_one_listener_of_ours_to_another_without_a_gap() {
+    let none = Inherited::default();
+    let first = bind(&"127.0.0.1:0".parse().unwrap(), 2, &none).unwrap();
+    let second = rebind(&first.address, 2, &none).unwrap();
+    assert_eq!(second.address, first.address);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("web.sock");
+    let first = bind(&Bind::Unix(path.clone()), 2, &none).unwrap();
+    let second = rebind(&first.address, 2, &none).unwrap();
+    drop(first);
+    let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let Socket::Unix(listener) = &second.sockets[0] else { panic!() };
+    listener.accept().unwrap();
+    drop(second);
+    assert!(!path.exists());
+}
+
+#[test]
 fn handed_over_sockets_are_used_for_their_address_again_and_again() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Bind::Tcp(listener.local_addr().unwrap());

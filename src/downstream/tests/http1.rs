@@ -286,6 +286,35 @@ async fn behind_an_upgrade_that_was_not_taken_requests_are_guarded_again() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn an_upgrade_answered_before_its_body_has_come_holds_nothing_up() {
+    let site = site(&settings());
+    let mut stream = site.connect().await;
+    let head = "POST /a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 4\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(b"body").await.unwrap();
+    read_until(&mut stream, "hello /a").await;
+    let began = std::time::Instant::now();
+    stream.write_all(b"GET /b HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    read_until(&mut stream, "hello /b").await;
+    assert!(began.elapsed() < Duration::from_millis(200));
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_upgrade_that_was_not_taken_does_not_change_how_the_connection_closes() {
+    let site = site(&settings());
+    let mut stream = site.connect().await;
+    let head = "GET /a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n").await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    for _ in 0..20 {
+        writer.write_all(&[b'x'; 1000]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(read_all(&mut reader).await.ends_with("too much"));
+}
+
+#[tokio::test(flavor = "local")]
 async fn expectations_and_heads_without_bodies_are_right() {
     let site = site(&settings());
     let mut stream = site.connect().await;

@@ -215,6 +215,26 @@ async fn everything_else_works_over_tls_as_well() {
     assert_eq!(statuses(&read_all(&mut slow).await), ["408"]);
 }
 
+#[tokio::test(flavor = "local")]
+async fn a_proxy_header_may_come_first() {
+    let authority = Authority::new();
+    let tls = authority.settings(&[&["first.test"]]);
+    let mut settings = settings();
+    settings.proxy_protocol = crate::config::model::ProxyProtocol::Accept;
+    let site = site_with(&settings, Some(TlsTerms::build(&tls, None).unwrap()));
+    let connector = TlsConnector::from(Arc::new(authority.client(&[], None)));
+    for (header, expected) in
+        [("PROXY TCP4 192.0.2.7 198.51.100.1 1 443\r\n", "https 192.0.2.7 "), ("", "https 127.0.0.1 ")]
+    {
+        let mut stream = site.connect().await;
+        stream.write_all(header.as_bytes()).await.unwrap();
+        let mut stream = connector.connect(ServerName::try_from("first.test").unwrap(), stream).await.unwrap();
+        stream.write_all(FACTS).await.unwrap();
+        let all = read_all(&mut stream).await;
+        assert!(all.contains(expected), "{all}");
+    }
+}
+
 #[test]
 fn what_cannot_work_is_said_all_at_once() {
     let authority = Authority::new();

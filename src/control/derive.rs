@@ -20,7 +20,7 @@ use crate::upstream::{ClientTls, Settings};
 
 /// What outlives a reload, besides the pools: limiter tables, by route and place; the counters; the access log's writer.
 #[derive(Debug)]
-pub struct Keep {
+pub(super) struct Keep {
     /// All counters.
     pub registry: Arc<Registry>,
     /// The access log's writer.
@@ -30,7 +30,7 @@ pub struct Keep {
 
 /// The parts of a snapshot that come from the configuration alone.
 #[derive(Debug)]
-pub struct Derived {
+pub(super) struct Derived {
     /// By their permanent index.
     pub listeners: Vec<Arc<Listener>>,
     /// Which route takes a request.
@@ -49,12 +49,12 @@ pub struct Derived {
 
 impl Keep {
     /// Nothing to keep yet.
-    pub fn new(registry: Arc<Registry>, log: Arc<AccessLog>) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, log: Arc<AccessLog>) -> Self {
         Keep { registry, log, limiters: HashMap::new() }
     }
 
     /// Forgets idle clients, and writes down what the metrics page shows of limits.
-    pub fn sweep(&self, now: Moment) {
+    pub(super) fn sweep(&self, now: Moment) {
         for ((route, number), limiter) in &self.limiters {
             limiter.sweep(now);
             self.registry.limit(route, *number).control.observe(limiter);
@@ -64,7 +64,7 @@ impl Keep {
     /// Takes over what a new configuration wants kept.
     ///
     /// **Errors**: the access log cannot be opened; nothing has changed then.
-    pub fn adopt(&mut self, derived: &mut Derived) -> Result<(), String> {
+    pub(super) fn adopt(&mut self, derived: &mut Derived) -> Result<(), String> {
         let cannot = |error| format!("cannot open the access log: {error}; the one before stays in use");
         self.log.switch(derived.log.clone()).map_err(cannot)?;
         self.limiters = std::mem::take(&mut derived.limiters);
@@ -75,7 +75,12 @@ impl Keep {
 /// Derives the tables.
 ///
 /// **Errors**: one text for each problem; the checks of `config` find most of them earlier and with their place in the text.
-pub fn derive(config: &Config, keep: &Keep, listeners: &mut Listeners, now: Moment) -> Result<Derived, Vec<String>> {
+pub(super) fn derive(
+    config: &Config,
+    keep: &Keep,
+    listeners: &mut Listeners,
+    now: Moment,
+) -> Result<Derived, Vec<String>> {
     let mut problems = Vec::new();
     let names = config::route_names(config);
     let known = listeners.adopt_names(config);

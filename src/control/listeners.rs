@@ -16,7 +16,7 @@ use crate::types::Bind;
 /// A listener's number is its place here. It is never given to another name, because connections keep it: also those of a listener that has
 /// gone, which go on until they end by themselves.
 #[derive(Debug)]
-pub struct Listeners {
+pub(super) struct Listeners {
     workers: usize,
     inherited: Inherited,
     known: Vec<Known>,
@@ -42,14 +42,14 @@ struct Opened {
 
 /// What a reload has bound, not yet in use. Dropping it closes the sockets.
 #[derive(Debug, Default)]
-pub struct Prepared {
+pub(super) struct Prepared {
     fresh: Vec<(usize, Bind, Bound)>,
     stale: Vec<(usize, Bind)>,
 }
 
 /// What the workers are to do about a listener.
 #[derive(Debug)]
-pub enum Step {
+pub(super) enum Step {
     /// Open a door; one socket for each worker.
     Open {
         /// The listener's number.
@@ -72,12 +72,12 @@ pub enum Step {
 
 impl Listeners {
     /// None yet, for so many workers. Takes over what systemd has handed to the process.
-    pub fn new(workers: usize) -> Self {
+    pub(super) fn new(workers: usize) -> Self {
         Listeners { workers, inherited: Inherited::from_environment(), known: Vec::new() }
     }
 
     /// Gives a number to each new name. The names, by number.
-    pub fn adopt_names(&mut self, config: &Config) -> Vec<String> {
+    pub(super) fn adopt_names(&mut self, config: &Config) -> Vec<String> {
         for name in config.listener.keys() {
             if !self.known.iter().any(|known| known.name == *name) {
                 let open = BTreeMap::new();
@@ -90,7 +90,7 @@ impl Listeners {
     /// Their tables for the next snapshot, by number. A listener that has gone keeps its last ones.
     ///
     /// **Errors**: certificates that cannot be used, one text for each problem.
-    pub fn derive(&self, config: &Config, registry: &Registry) -> Result<Vec<Arc<Listener>>, Vec<String>> {
+    pub(super) fn derive(&self, config: &Config, registry: &Registry) -> Result<Vec<Arc<Listener>>, Vec<String>> {
         let mut problems = Vec::new();
         let mut tables = Vec::new();
         for (number, known) in self.known.iter().enumerate() {
@@ -110,7 +110,7 @@ impl Listeners {
     /// Binds what is new. Nothing that is in use changes.
     ///
     /// **Errors**: an address that cannot be listened on; what has been bound is closed again.
-    pub fn bind(&self, config: &Config) -> Result<Prepared, String> {
+    pub(super) fn bind(&self, config: &Config) -> Result<Prepared, String> {
         let mut prepared = Prepared::default();
         for (number, known) in self.known.iter().enumerate() {
             let wanted = config.listener.get(&known.name).map(|settings| settings.bind.as_slice()).unwrap_or_default();
@@ -137,7 +137,7 @@ impl Listeners {
     }
 
     /// Puts it in use; the steps are for the workers.
-    pub fn commit(&mut self, prepared: Prepared, tables: &[Arc<Listener>]) -> Vec<Step> {
+    pub(super) fn commit(&mut self, prepared: Prepared, tables: &[Arc<Listener>]) -> Vec<Step> {
         for (known, tables) in self.known.iter_mut().zip(tables) {
             if *tables.name == known.name {
                 known.tables = Some(tables.clone());
@@ -161,7 +161,7 @@ impl Listeners {
     }
 
     /// The listeners that are open, by number, and where.
-    pub fn open(&self) -> impl Iterator<Item = (usize, &str, Vec<&Bind>)> {
+    pub(super) fn open(&self) -> impl Iterator<Item = (usize, &str, Vec<&Bind>)> {
         let open = self.known.iter().enumerate().filter(|(_, known)| !known.open.is_empty());
         open.map(|(number, known)| {
             (number, known.name.as_str(), known.open.values().map(|opened| &opened.address).collect())
@@ -169,7 +169,7 @@ impl Listeners {
     }
 
     /// Forgets idle clients of the limits at accept.
-    pub fn sweep(&self, now: crate::types::Moment) {
+    pub(super) fn sweep(&self, now: crate::types::Moment) {
         let tables = self.known.iter().filter_map(|known| known.tables.as_ref());
         tables.filter_map(|tables| tables.per_client.as_ref()).for_each(|limiter| limiter.sweep(now));
     }

@@ -14,7 +14,7 @@ static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// Starts the log as configured; later calls only change its level. The format is read at start only.
 ///
 /// Where a program that embeds us has a subscriber of its own, that one stays.
-pub fn apply(settings: &model::Log) {
+pub(super) fn apply(settings: &model::Log) {
     let Ok(level) = settings.level.parse::<EnvFilter>() else { return };
     if let Some(handle) = LEVEL.get() {
         let _ = handle.reload(level);

@@ -14,7 +14,7 @@ use crate::upstream::{Resolution, SystemLookup, watch};
 
 /// The names being looked up.
 #[derive(Default)]
-pub struct Names {
+pub(super) struct Names {
     lookup: Rc<SystemLookup>,
     watched: HashMap<(Arc<str>, Address), Watching>,
 }
@@ -30,7 +30,7 @@ impl Drop for Watching {
 
 impl Names {
     /// From now on this pool's name is looked up.
-    pub fn want(&mut self, pool: &Arc<str>, address: &Address, events: &UnboundedSender<Event>) {
+    pub(super) fn want(&mut self, pool: &Arc<str>, address: &Address, events: &UnboundedSender<Event>) {
         self.watched.entry((pool.clone(), address.clone())).or_insert_with(|| {
             let (lookup, pool, address, events) = (self.lookup.clone(), pool.clone(), address.clone(), events.clone());
             Watching(tokio::task::spawn_local(async move {
@@ -44,7 +44,7 @@ impl Names {
     }
 
     /// Stops looking up what no pool refers to any longer.
-    pub fn keep<'a>(&mut self, wanted: impl Iterator<Item = (&'a Arc<str>, &'a Address)>) {
+    pub(super) fn keep<'a>(&mut self, wanted: impl Iterator<Item = (&'a Arc<str>, &'a Address)>) {
         let wanted: HashSet<(Arc<str>, Address)> =
             wanted.map(|(pool, address)| (pool.clone(), address.clone())).collect();
         self.watched.retain(|key, _| wanted.contains(key));

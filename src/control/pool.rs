@@ -20,7 +20,7 @@ use crate::upstream::{Place, Resolved, Settings, Target};
 
 /// A pool and its members.
 #[derive(Debug)]
-pub struct PoolState {
+pub(super) struct PoolState {
     name: Arc<str>,
     settings: Arc<model::Pool>,
     far: Settings,
@@ -65,7 +65,7 @@ struct Wanted {
 
 /// Something that people should hear of.
 #[derive(Debug)]
-pub struct News {
+pub(super) struct News {
     /// The pool.
     pub pool: Arc<str>,
     /// The upstream.
@@ -76,7 +76,7 @@ pub struct News {
 
 impl PoolState {
     /// A pool without members; [`PoolState::adopt`] brings them.
-    pub fn new(
+    pub(super) fn new(
         name: Arc<str>,
         settings: Arc<model::Pool>,
         far: Settings,
@@ -104,13 +104,13 @@ impl PoolState {
     }
 
     /// The names that have to be resolved.
-    pub fn names(&self) -> impl Iterator<Item = &Address> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &Address> {
         let addresses = self.settings.upstreams.iter().map(|upstream| &upstream.address);
         addresses.filter(|address| matches!(address, Address::Host { .. } | Address::Srv(_)))
     }
 
     /// Takes over new settings. Members that stay keep their health, load and counters; those that are gone drain.
-    pub fn adopt(&mut self, settings: Arc<model::Pool>, far: Settings, now: Moment) -> Vec<News> {
+    pub(super) fn adopt(&mut self, settings: Arc<model::Pool>, far: Settings, now: Moment) -> Vec<News> {
         self.policy = Arc::new(policy(&settings));
         self.settings = settings;
         self.far = far;
@@ -123,7 +123,7 @@ impl PoolState {
     }
 
     /// A name stands for these addresses now.
-    pub fn resolved(&mut self, address: Address, found: Vec<Resolved>, now: Moment) -> Vec<News> {
+    pub(super) fn resolved(&mut self, address: Address, found: Vec<Resolved>, now: Moment) -> Vec<News> {
         if !self.names().any(|name| *name == address) {
             return Vec::new();
         }
@@ -132,7 +132,7 @@ impl PoolState {
     }
 
     /// Everybody leaves: the pool is no longer in the configuration.
-    pub fn dissolve(&mut self, now: Moment) -> Vec<News> {
+    pub(super) fn dissolve(&mut self, now: Moment) -> Vec<News> {
         let mut settings = (*self.settings).clone();
         settings.upstreams.clear();
         self.settings = Arc::new(settings);
@@ -140,7 +140,7 @@ impl PoolState {
     }
 
     /// Whether nobody is left.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
@@ -269,7 +269,7 @@ impl PoolState {
     }
 
     /// A health check of `upstream` has ended.
-    pub fn checked(&mut self, upstream: &Arc<Upstream>, result: Result<(), &str>, now: Moment) -> Option<News> {
+    pub(super) fn checked(&mut self, upstream: &Arc<Upstream>, result: Result<(), &str>, now: Moment) -> Option<News> {
         let member = self.members.iter_mut().find(|member| Arc::ptr_eq(&member.upstream, upstream))?;
         let outcome = if result.is_ok() { Outcome::Ok } else { Outcome::Failed };
         upstream.stats.control.checks.up(outcome);
@@ -279,7 +279,7 @@ impl PoolState {
     }
 
     /// Requests have shown something of `upstream`.
-    pub fn tripped(&mut self, upstream: &Arc<Upstream>, trip: Trip, now: Moment) -> Option<News> {
+    pub(super) fn tripped(&mut self, upstream: &Arc<Upstream>, trip: Trip, now: Moment) -> Option<News> {
         let crowd = self.crowd();
         let member = self.members.iter_mut().find(|member| Arc::ptr_eq(&member.upstream, upstream))?;
         let change = member.standing.tripped(trip, &self.policy, crowd, now)?;
@@ -291,7 +291,7 @@ impl PoolState {
     }
 
     /// An operator wants something of an upstream, named as configured or as resolved.
-    pub fn operate(&mut self, name: &str, wish: Wish, now: Moment) -> Result<Vec<News>, ChangeError> {
+    pub(super) fn operate(&mut self, name: &str, wish: Wish, now: Moment) -> Result<Vec<News>, ChangeError> {
         let unknown = || ChangeError::NoUpstream { pool: self.name.to_string(), upstream: name.to_owned() };
         let deadline = self.settings.drain_timeout;
         let meant: Vec<&mut MemberState> = self
@@ -330,7 +330,7 @@ impl PoolState {
     }
 
     /// Time has passed: ejections and drains end, slow starts go on. The second answer says whether somebody's requests were cut.
-    pub fn tick(&mut self, now: Moment) -> (Vec<News>, bool) {
+    pub(super) fn tick(&mut self, now: Moment) -> (Vec<News>, bool) {
         let mut news = Vec::new();
         let mut cut = false;
         let crowd = self.crowd();
@@ -351,7 +351,7 @@ impl PoolState {
     }
 
     /// What slow housekeeping there is: forget what is stuck for too long, write down what the metrics page shows.
-    pub fn keep_house(&self, now: Moment) {
+    pub(super) fn keep_house(&self, now: Moment) {
         if let Some(sticky) = &self.settings.sticky {
             self.kept.learned.sweep(sticky.idle_timeout, now);
         }
@@ -361,7 +361,7 @@ impl PoolState {
     }
 
     /// The soonest that [`PoolState::tick`] has something to do.
-    pub fn due(&self, now: Moment) -> Moment {
+    pub(super) fn due(&self, now: Moment) -> Moment {
         let draining = self.members.iter().any(|member| member.standing.state() == State::Draining);
         let due = self.members.iter().map(|member| member.standing.due(&self.policy, now)).min();
         let drain = if draining { now + Duration::from_millis(100) } else { Moment::NEVER };
@@ -369,18 +369,18 @@ impl PoolState {
     }
 
     /// The pool's name.
-    pub fn name(&self) -> &Arc<str> {
+    pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
     /// The pool's part of the next snapshot.
-    pub fn derive_now(&mut self, now: Moment) -> Arc<Pool> {
+    pub(super) fn derive_now(&mut self, now: Moment) -> Arc<Pool> {
         self.dirty = false;
         Arc::new(self.derive(now))
     }
 
     /// The pool's part of the next snapshot, if there is anything new in it.
-    pub fn derive_if_changed(&mut self, now: Moment) -> Option<Arc<Pool>> {
+    pub(super) fn derive_if_changed(&mut self, now: Moment) -> Option<Arc<Pool>> {
         self.dirty.then(|| self.derive_now(now))
     }
 

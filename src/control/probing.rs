@@ -13,7 +13,7 @@ use crate::upstream::{Probe, Target, probe};
 
 /// A running series of checks; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Probing {
+pub(super) struct Probing {
     settings: model::HealthCheck,
     target: u64,
     task: JoinHandle<()>,
@@ -27,7 +27,7 @@ impl Drop for Probing {
 
 impl Probing {
     /// The series that is wanted: the one that runs, if it is the same; a new one; or none.
-    pub fn keep_or_start(
+    pub(super) fn keep_or_start(
         running: Option<Probing>,
         pool: &model::Pool,
         upstream: &Arc<Upstream>,

@@ -9,7 +9,7 @@ use super::event::{Cause, Event};
 ///
 /// SIGTERM and SIGINT finish what runs and stop; a second one ends the process at once. SIGHUP reads the configuration again. SIGUSR1 opens the
 /// log file anew. SIGPIPE is ignored by Rust's runtime already.
-pub async fn heed(events: UnboundedSender<Event>) -> std::io::Result<()> {
+pub(super) async fn heed(events: UnboundedSender<Event>) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;

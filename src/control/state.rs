@@ -28,7 +28,7 @@ use crate::types::{Bind, Clock, Moment};
 use crate::upstream::Resolution;
 
 /// Everything that control knows. Lives on its own thread.
-pub struct Control {
+pub(super) struct Control {
     pub(super) options: Options,
     pub(super) cell: Arc<Cell>,
     pub(super) current: Arc<Snapshot>,
@@ -61,7 +61,7 @@ const TICK: Duration = Duration::from_millis(250);
 
 impl Control {
     /// Runs until it is told to stop; then everything has been drained, or cut.
-    pub async fn run(mut self, mut events: UnboundedReceiver<Event>) {
+    pub(super) async fn run(mut self, mut events: UnboundedReceiver<Event>) {
         loop {
             let now = Clock::now();
             let wait = self.due(now).since(now).min(TICK);
@@ -94,7 +94,10 @@ impl Control {
                 }
             }
             Event::Checked { upstream, result } => {
-                let result = result.as_ref().map(|()| ()).map_err(String::as_str);
+                let result = match &result {
+                    Ok(()) => Ok(()),
+                    Err(detail) => Err(detail.as_str()),
+                };
                 let news = self.pool_of(&upstream).and_then(|pool| pool.checked(&upstream, result, now));
                 tell(news);
             }

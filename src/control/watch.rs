@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_secs(2);
 type Print = Option<(PathBuf, SystemTime, u64, Vec<PathBuf>)>;
 
 /// The files a configuration was read from, and what they looked like.
-pub struct Watched {
+pub(super) struct Watched {
     watcher: Box<dyn Watcher + Send>,
     directories: BTreeSet<PathBuf>,
     files: Vec<(PathBuf, Print)>,
@@ -26,13 +26,13 @@ pub struct Watched {
 
 impl Watched {
     /// Watches nothing yet.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (sender, events) = unbounded_channel();
         Watched { watcher: watcher(sender), directories: BTreeSet::new(), files: Vec::new(), events }
     }
 
     /// From now on watches these files and directories, and no others.
-    pub fn watch(&mut self, files: &[PathBuf]) {
+    pub(super) fn watch(&mut self, files: &[PathBuf]) {
         let directories: BTreeSet<PathBuf> = files.iter().flat_map(|file| places(file)).collect();
         for gone in self.directories.difference(&directories) {
             // A directory that was deleted has no watch any more.
@@ -48,7 +48,7 @@ impl Watched {
     }
 
     /// Waits until something may have changed.
-    pub async fn stirred(&mut self) {
+    pub(super) async fn stirred(&mut self) {
         if self.events.recv().await.is_none() {
             // The watcher's thread is gone: nothing will ever come.
             std::future::pending::<()>().await;
@@ -57,7 +57,7 @@ impl Watched {
     }
 
     /// Whether any file looks different from when this was last asked.
-    pub fn changed(&mut self) -> bool {
+    pub(super) fn changed(&mut self) -> bool {
         let mut changed = false;
         for (file, seen) in &mut self.files {
             let now = print(file);

@@ -27,7 +27,7 @@ enum Order {
 
 /// A running worker.
 #[derive(Debug)]
-pub struct WorkerThread {
+pub(super) struct WorkerThread {
     orders: UnboundedSender<Order>,
     thread: JoinHandle<()>,
 }

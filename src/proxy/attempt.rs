@@ -34,7 +34,7 @@ struct Attempts<'a> {
 ///
 /// Each attempt goes to an upstream that was not tried before. Whether there is another one is decided by [`retry::may_repeat`] and paid from
 /// the pool's budget. The last upstream tried keeps its slot in `life`, for as long as the answer lasts.
-pub async fn run(
+pub(super) async fn run(
     life: &mut Life,
     route: &Route,
     pool: usize,
@@ -89,7 +89,7 @@ impl Attempts<'_> {
     /// Counts the request for the retry budget: one in sixteen counts for sixteen, so that workers share no counter.
     fn deposit(&self, life: &Life) {
         const BATCH: u32 = 16;
-        if life.worker.random() % u64::from(BATCH) == 0 {
+        if life.worker.random().is_multiple_of(u64::from(BATCH)) {
             self.pool().kept.budget.deposit(BATCH, life.started);
         }
     }

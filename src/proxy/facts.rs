@@ -11,7 +11,7 @@ use crate::downstream::Peer;
 use crate::route::{Captured, Group, Match, Variable, Variables, cookies, parameters};
 
 /// A request, as templates see it.
-pub struct Facts<'a> {
+pub(super) struct Facts<'a> {
     life: &'a Life,
     headers: &'a HeaderMap,
     host: &'a str,
@@ -22,12 +22,18 @@ pub struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     /// Of a request with these headers, for this host, path and query.
-    pub fn new(life: &'a Life, headers: &'a HeaderMap, host: &'a str, path: &'a str, query: Option<&'a str>) -> Self {
+    pub(super) fn new(
+        life: &'a Life,
+        headers: &'a HeaderMap,
+        host: &'a str,
+        path: &'a str,
+        query: Option<&'a str>,
+    ) -> Self {
         Facts { life, headers, host, path, query, captured: None }
     }
 
     /// With what its route's expression captured of the path that was matched.
-    pub fn with_captures(mut self, found: &Match<'a>, matched: &'a str) -> Self {
+    pub(super) fn with_captures(mut self, found: &Match<'a>, matched: &'a str) -> Self {
         self.captured = found.captured(matched);
         self
     }

@@ -177,7 +177,7 @@ fn prepare(
 }
 
 /// What templates can name about a request that has not been sent yet.
-pub fn facts<'a>(life: &'a Life, headers: &'a HeaderMap, normal: &'a Normal<'_>) -> Facts<'a> {
+pub(super) fn facts<'a>(life: &'a Life, headers: &'a HeaderMap, normal: &'a Normal<'_>) -> Facts<'a> {
     Facts::new(life, headers, normal.name(), normal.forward(), normal.query)
 }
 

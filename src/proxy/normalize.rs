@@ -16,9 +16,9 @@ use crate::route::host;
 use crate::route::path::{self, Path};
 
 /// `Keep-Alive` is not in the `http` crate's list.
-pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Nor is `Proxy-Connection`.
-pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+pub(super) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// A request in its one form.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Normal<'_> {
 ///
 /// **Errors**: [`Refusal::BadRequest`], [`Refusal::BadHost`], [`Refusal::BadPath`], [`Refusal::ConnectMethod`].
 /// **Cost**: one pass over the header names; allocates only where host or path are not in normal form already.
-pub fn normalize<'a>(parts: &mut Parts, uri: &'a Uri, underscores: bool) -> Result<Normal<'a>, Refusal> {
+pub(super) fn normalize<'a>(parts: &mut Parts, uri: &'a Uri, underscores: bool) -> Result<Normal<'a>, Refusal> {
     let extended_connect = parts.extensions.get::<hyper::ext::Protocol>().is_some();
     if parts.method == Method::CONNECT && !extended_connect {
         return Err(Refusal::ConnectMethod);
@@ -149,7 +149,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// What hop-by-hop headers said before they went.
 #[derive(Debug, Default)]
-pub struct Hop {
+pub(super) struct Hop {
     /// The protocol named by `Upgrade`, where `Connection` names it too.
     pub upgrade: Option<HeaderValue>,
     /// `TE` held `trailers`.
@@ -163,7 +163,7 @@ pub struct Hop {
 /// **Errors**: [`Refusal::BadRequest`] where `Connection` names a header that must not be hop-by-hop; taking such a header out is how
 /// requests are made to mean something else behind a proxy.
 /// **Cost**: one look at each name; nothing is moved where there is nothing to take out.
-pub fn strip(headers: &mut HeaderMap, underscores: bool) -> Result<Hop, Refusal> {
+pub(super) fn strip(headers: &mut HeaderMap, underscores: bool) -> Result<Hop, Refusal> {
     let mut found = false;
     let mut odd = false;
     for name in headers.keys() {

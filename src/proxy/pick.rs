@@ -69,7 +69,7 @@ impl Drop for Slot {
 
 /// What of a request bears on the choice of its upstream.
 #[derive(Debug)]
-pub struct Choice<'a> {
+pub(super) struct Choice<'a> {
     /// The request's headers.
     pub headers: &'a HeaderMap,
     /// Path and query as they go upstream.
@@ -79,7 +79,7 @@ pub struct Choice<'a> {
 }
 
 /// Members tried already.
-pub type Tried = SmallVec<[u32; 4]>;
+pub(super) type Tried = SmallVec<[u32; 4]>;
 
 /// Gives a request its place.
 ///
@@ -87,7 +87,7 @@ pub type Tried = SmallVec<[u32; 4]>;
 /// pool's balancer chooses. An upstream whose breaker is half open lets only its trial requests through; others are sent on.
 ///
 /// **Errors**: [`Refusal::NoUpstream`], [`Refusal::UpstreamsFull`].
-pub fn pick(
+pub(super) fn pick(
     worker: &Worker,
     view: &Rc<View>,
     pool: usize,
@@ -175,7 +175,7 @@ fn client_hash(client: std::net::IpAddr) -> u64 {
 }
 
 /// The value of a cookie in a request.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()

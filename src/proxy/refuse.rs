@@ -15,7 +15,7 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Why a request is not passed on, with what its answer says beyond the table.
 #[derive(Debug)]
-pub struct Refused {
+pub(super) struct Refused {
     refusal: Refusal,
     limit: Option<Box<Limited>>,
 }
@@ -35,13 +35,13 @@ impl From<Refusal> for Refused {
 
 impl Refused {
     /// By a limit, with the status that its rule names.
-    pub fn by_limit(label: Refusal, status: StatusCode, refusal: limit::Refusal) -> Self {
+    pub(super) fn by_limit(label: Refusal, status: StatusCode, refusal: limit::Refusal) -> Self {
         Refused { refusal: label, limit: Some(Box::new(Limited { status, refusal })) }
     }
 }
 
 /// The answer to a refused request.
-pub fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
+pub(super) fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
     let row = refused.refusal.row();
     let status = refused.limit.as_ref().map_or(refused.refusal.status(), |limited| limited.status);
     life.status = Some(status);
@@ -60,7 +60,7 @@ pub fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
 }
 
 /// The answer to a request that never became one: it could not be read, or reading it took too long.
-pub fn unread(worker: &Worker, connection: &Connection, refusal: Refusal) -> Response<Body> {
+pub(super) fn unread(worker: &Worker, connection: &Connection, refusal: Refusal) -> Response<Body> {
     let row = refusal.row();
     let view = worker.view();
     worker.registry.at(worker.lane).refusals.up(refusal.index());
@@ -78,13 +78,13 @@ fn sign(headers: &mut HeaderMap, token: &str) {
 }
 
 /// The dressed answer for a status: the route's, else the top level's.
-pub fn page(life: &Life, status: StatusCode) -> Option<Page> {
+pub(super) fn page(life: &Life, status: StatusCode) -> Option<Page> {
     let of_route = life.route().and_then(|route| route.pages.find(status));
     of_route.or_else(|| life.view.pages.find(status)).cloned()
 }
 
 /// A bare answer with a page or a line of text.
-pub fn plain(status: StatusCode, page: Option<Page>, text: &'static str) -> Response<Content> {
+pub(super) fn plain(status: StatusCode, page: Option<Page>, text: &'static str) -> Response<Content> {
     let page = page.unwrap_or_else(|| Page {
         body: Bytes::from(format!("{} {text}\n", status.as_u16())),
         content_type: HeaderValue::from_static("text/plain; charset=utf-8"),

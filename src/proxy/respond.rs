@@ -23,7 +23,7 @@ use crate::upstream::Answer;
 
 /// A request as it goes to upstreams, kept until its answer is there.
 #[derive(Debug)]
-pub struct Exchange {
+pub(super) struct Exchange {
     /// Method and headers.
     pub head: Parts,
     /// Path and query.
@@ -35,7 +35,7 @@ pub struct Exchange {
 }
 
 /// The answer of a route that needs no upstream: a redirect or a fixed answer.
-pub fn own(
+pub(super) fn own(
     life: &mut Life,
     route: &Route,
     parts: &Parts,
@@ -85,7 +85,7 @@ fn without_body_where_there_is_none(mut response: Response<Content>, head: bool)
 }
 
 /// An upstream's answer on its way to the client.
-pub fn upstream(
+pub(super) fn upstream(
     life: &mut Life,
     route: &Route,
     exchange: Exchange,

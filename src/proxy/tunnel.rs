@@ -27,7 +27,7 @@ const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-
 
 /// A client's wish to switch protocols.
 #[derive(Debug)]
-pub struct Switching {
+pub(super) struct Switching {
     client: OnUpgrade,
     /// Asked for over HTTP/2 (RFC 8441), where the answer to success is 200.
     extended: bool,
@@ -42,7 +42,7 @@ pub struct Joint {
 
 impl Switching {
     /// What the request asks for, written into its headers as an HTTP/1.1 upstream wants it.
-    pub fn asked(parts: &mut Parts, normal: &Normal<'_>, random: u128) -> Option<Switching> {
+    pub(super) fn asked(parts: &mut Parts, normal: &Normal<'_>, random: u128) -> Option<Switching> {
         if let Some(protocol) = parts.extensions.remove::<hyper::ext::Protocol>() {
             let protocol = HeaderValue::from_str(protocol.as_str()).ok()?;
             parts.method = Method::GET;
@@ -66,7 +66,7 @@ impl Switching {
 }
 
 /// The answer to a handshake that has succeeded. The tunnel begins when it has been sent; until then it waits in `life`.
-pub fn switch(
+pub(super) fn switch(
     life: &mut Life,
     exchange: Exchange,
     mut head: http::response::Parts,
@@ -87,7 +87,7 @@ pub fn switch(
 }
 
 /// Joins the connections until both sides have ended, or one of the reasons not to go on comes up.
-pub async fn run(joint: Joint, mut life: Box<Life>) {
+pub(super) async fn run(joint: Joint, mut life: Box<Life>) {
     let client = match joint.client.await {
         Ok(client) => TokioIo::new(client),
         // The client left before it had its 101.

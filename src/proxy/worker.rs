@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::mpsc::UnboundedSender;
@@ -142,6 +141,3 @@ impl Worker {
         }
     }
 }
-
-/// How often a worker's housekeeping runs; what tests wait at least.
-pub const HOUSEKEEPING: Duration = Sweep::TICK;

@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::Refusal;
@@ -81,6 +83,25 @@ impl Body {
     }
 }
 
+/// A HEAD's answer says how long its body would be and has none; 204 and 304 have none either (RFC 9110 §6.4.1).
+pub(crate) fn without_body_where_there_is_none(mut response: Response<Content>, head: bool) -> Response<Content> {
+    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if head
+        && !bodiless
+        && let Content::Whole(body) = response.body()
+    {
+        let length = HeaderValue::from(body.len());
+        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    if bodiless {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    if head || bodiless {
+        *response.body_mut() = Content::Empty;
+    }
+    response
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Broken;
@@ -142,5 +163,21 @@ impl http_body::Body for Body {
             Content::Whole(piece) => SizeHint::with_exact(piece.len() as u64),
             Content::Upstream(body) => body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heads_answer_says_the_length_and_has_no_body() {
+        let whole = || Response::new(Content::Whole(Bytes::from_static(b"hello")));
+        let response = without_body_where_there_is_none(whole(), true);
+        assert_eq!(response.headers()[header::CONTENT_LENGTH], "5");
+        assert!(matches!(response.body(), Content::Empty));
+        let mut none = whole();
+        *none.status_mut() = StatusCode::NO_CONTENT;
+        assert!(matches!(without_body_where_there_is_none(none, false).body(), Content::Empty));
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::body::{Body, Content};
+use super::body::{Body, Content, without_body_where_there_is_none};
 use super::life::Life;
 use super::pages::Page;
 use super::{Connection, Refusal, Worker};
@@ -56,7 +56,8 @@ pub(super) fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
     if row.close && life.version <= http::Version::HTTP_11 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response.map(|content| Body::new(content, life))
+    let head = life.method == http::Method::HEAD;
+    without_body_where_there_is_none(response, head).map(|content| Body::new(content, life))
 }
 
 /// The answer to a request that never became one: it could not be read, or reading it took too long.

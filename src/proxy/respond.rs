@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Response, StatusCode, Version};
 
-use super::body::Content;
+use super::body::{Content, without_body_where_there_is_none};
 use super::facts::Facts;
 use super::forward::facts;
 use super::life::Life;
@@ -63,25 +63,6 @@ pub(super) fn own(
     route.response_headers.apply(response.headers_mut(), &facts, &mut text);
     life.status = Some(response.status());
     Ok(without_body_where_there_is_none(response, parts.method == http::Method::HEAD))
-}
-
-/// A HEAD's answer says how long its body would be and has none; 204 and 304 have none either (RFC 9110 §6.4.1).
-fn without_body_where_there_is_none(mut response: Response<Content>, head: bool) -> Response<Content> {
-    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if head
-        && !bodiless
-        && let Content::Whole(body) = response.body()
-    {
-        let length = HeaderValue::from(body.len());
-        response.headers_mut().insert(header::CONTENT_LENGTH, length);
-    }
-    if bodiless {
-        response.headers_mut().remove(header::CONTENT_TYPE);
-    }
-    if head || bodiless {
-        *response.body_mut() = Content::Empty;
-    }
-    response
 }
 
 /// An upstream's answer on its way to the client.
@@ -158,22 +139,10 @@ fn set_cookie<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     #[test]
     fn a_set_cookie_line_gives_its_value() {
         assert_eq!(set_cookie(b"SID=abc; Path=/", "SID"), Some(&b"abc"[..]));
         assert_eq!(set_cookie(b"SID2=abc", "SID"), None);
-    }
-
-    #[test]
-    fn a_heads_answer_says_the_length_and_has_no_body() {
-        let whole = || Response::new(Content::Whole(Bytes::from_static(b"hello")));
-        let response = without_body_where_there_is_none(whole(), true);
-        assert_eq!(response.headers()[header::CONTENT_LENGTH], "5");
-        assert!(matches!(response.body(), Content::Empty));
-        let mut none = whole();
-        *none.status_mut() = StatusCode::NO_CONTENT;
-        assert!(matches!(without_body_where_there_is_none(none, false).body(), Content::Empty));
     }
 }

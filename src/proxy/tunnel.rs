@@ -93,6 +93,8 @@ pub(super) async fn run(joint: Joint, mut life: Box<Life>) {
         // The client left before it had its 101.
         Err(_) => return,
     };
+    // An HTTP/1 connection is the tunnel; an HTTP/2 connection only carries it and would else count as idle.
+    let _busy = life.connection.is_http2().then(|| life.connection.enter());
     let idle = life.idle_timeout();
     let traffic = Traffic::default();
     let end = {

@@ -76,9 +76,8 @@ pub(super) fn upstream(
     life.upstream_status = head.status.as_u16();
     // What broke an earlier attempt is history: this one was answered.
     life.refusal = None;
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return tunnel::switch(life, exchange, head, answer.upgraded);
-    }
+    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = head.headers.get(header::UPGRADE).filter(|_| switches).cloned();
     head.version = Version::HTTP_11;
     // What an upstream nominates in `Connection` is its own affair; nothing of it can smuggle a request.
     let _ = strip(&mut head.headers, true);
@@ -88,6 +87,9 @@ pub(super) fn upstream(
         let host = exchange.host.to_str().unwrap_or_default();
         let facts = Facts::new(life, &exchange.head.headers, host, exchange.target.path(), exchange.target.query());
         route.response_headers.apply(&mut head.headers, &facts, &mut BytesMut::new());
+    }
+    if let Some(protocol) = protocol {
+        return tunnel::switch(life, exchange, head, protocol, answer.upgraded);
     }
     if route.intercept_errors
         && (head.status.is_client_error() || head.status.is_server_error())

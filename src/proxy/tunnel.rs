@@ -65,11 +65,13 @@ impl Switching {
     }
 }
 
-/// The answer to a handshake that has succeeded. The tunnel begins when it has been sent; until then it waits in `life`.
+/// The answer to a handshake that has succeeded: `head`, whose hop-by-hop headers have been taken out. The tunnel begins when it has been
+/// sent; until then it waits in `life`.
 pub(super) fn switch(
     life: &mut Life,
     exchange: Exchange,
     mut head: http::response::Parts,
+    protocol: HeaderValue,
     upstream: Option<Upgraded>,
 ) -> Result<Response<Content>, Refused> {
     let (Some(switching), Some(upstream)) = (exchange.upgrade, upstream) else {
@@ -77,10 +79,11 @@ pub(super) fn switch(
     };
     life.joint = Some(Box::new(Joint { client: switching.client, upstream }));
     if switching.extended {
-        for name in [header::CONNECTION, header::UPGRADE, SEC_WEBSOCKET_ACCEPT] {
-            head.headers.remove(name);
-        }
+        head.headers.remove(SEC_WEBSOCKET_ACCEPT);
         head.status = StatusCode::OK;
+    } else {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, protocol);
     }
     life.status = Some(head.status);
     Ok(Response::from_parts(head, Content::Empty))

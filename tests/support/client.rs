@@ -261,6 +261,8 @@ impl Opened {
         loop {
             let frame = soon("a piece of the answer", self.body.frame()).await?;
             match frame.map(Frame::into_data) {
+                // HTTP/2 may end a body with an empty piece.
+                Ok(Ok(piece)) if piece.is_empty() => {}
                 Ok(Ok(piece)) => return Some(Ok(piece)),
                 Ok(Err(_trailers)) => {}
                 Err(error) => return Some(Err(error)),

@@ -20,6 +20,7 @@
 mod client;
 mod proxy;
 mod script;
+mod tls;
 mod upstream;
 mod wire;
 
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 pub use client::{Answer, Call, Client, Opened, client};
 pub use proxy::{Addressed, Finished, Proxy, ProxyBuilder, proxy, tidegate};
 pub use script::{Script, Scripted, scripted};
+pub use tls::{Authority, Shown, Signed, handshake};
 pub use upstream::{Upstream, UpstreamBuilder, upstream};
 pub use wire::{End, Message, RawClient, raw_client, raw_client_from};
 

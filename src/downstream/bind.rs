@@ -69,7 +69,7 @@ impl fmt::Display for Advice {
             Advice::None => Ok(()),
             Advice::InUse(0) => f.write_str("; another process listens there"),
             Advice::InUse(port) => {
-                write!(f, "; another process listens there, `ss -ltnp 'sport = :{port}'` shows which")
+                write!(f, "; another process has that port, `ss -tanp 'sport = :{port}'` shows which")
             }
             Advice::Privileged => {
                 f.write_str("; a port below 1024 needs CAP_NET_BIND_SERVICE or a socket handed over by systemd")

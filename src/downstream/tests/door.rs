@@ -160,3 +160,38 @@ async fn unix_sockets_serve_as_well() {
     site.drain(Duration::from_secs(1));
     site.door.emptied().await;
 }
+
+#[tokio::test(flavor = "local")]
+async fn noise_harms_nobody_else() {
+    let mut settings = settings();
+    settings.proxy_protocol = crate::config::model::ProxyProtocol::Accept;
+    let site = site(&settings);
+    let mut random = fastrand::Rng::with_seed(7);
+    let starts: [&[u8]; 6] = [
+        b"",
+        b"GET ",
+        b"POST / HTTP/1.1\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PROXY TCP4 ",
+        b"\r\n\r\n\0\r\nQUIT\n",
+    ];
+    for round in 0..120 {
+        let mut bytes = starts[round % starts.len()].to_vec();
+        let count = random.usize(..400);
+        bytes.extend(std::iter::repeat_with(|| random.u8(..)).take(count));
+        let mut stream = site.connect().await;
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        read_all(&mut stream).await;
+    }
+    let all = site.exchange("GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(all.ends_with("hello /a"), "{all}");
+    assert!(!site.heard().iter().any(|text| text.starts_with("panic")));
+    for _ in 0..100 {
+        if site.door.connections() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!((site.door.connections(), site.app.room.get()), (0, u32::MAX));
+}

@@ -8,6 +8,11 @@ use hyper_util::rt::TokioIo;
 
 /// The statuses of hyper's answers to `text`.
 async fn alone(text: &str) -> String {
+    statuses(&answers(text).await).join(" ")
+}
+
+/// hyper's answers to `text`.
+pub(super) async fn answers(text: &str) -> String {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     spawn_local(async move {
         let answer = |request: Request<Incoming>| async move {
@@ -23,8 +28,7 @@ async fn alone(text: &str) -> String {
     });
     client.write_all(text.as_bytes()).await.unwrap();
     client.shutdown().await.unwrap();
-    let all = read_all(&mut client).await;
-    statuses(&all).join(" ")
+    read_all(&mut client).await
 }
 
 #[tokio::test(flavor = "local")]

@@ -17,7 +17,8 @@ pub(super) fn run(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     }
     // Without a service manager that listens there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    running.wait();
+    // Without control nothing would ever change again: better to be started anew.
+    running.wait().map_err(|_| Failure::Failed(anyhow::anyhow!("the control thread has panicked")))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -42,7 +42,8 @@ impl Handle {
     }
 }
 
-const ENDING: &str = "Tidegate is shutting down";
+/// The answer to whoever asks too late.
+pub(super) const ENDING: &str = "Tidegate is shutting down";
 
 impl admin::Control for Handle {
     async fn status(&self) -> Option<Status> {

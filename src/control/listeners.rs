@@ -1,6 +1,10 @@
 //! Listeners as control knows them: their permanent numbers, their sockets, and what a reload does to both.
+//!
+//! An address that goes from one name to another (a listener that is renamed), or that covers one given up in the same edit (`:8080` instead of
+//! `127.0.0.1:8080`), is never without a socket: TCP sockets are opened beside the old ones, a Unix socket is handed over.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,14 +41,26 @@ struct Opened {
     /// Where: with the port that the kernel chose, if it was asked to.
     address: Bind,
     /// The socket's file; gone with this.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
+    /// A Unix socket once more, so that it can be handed over.
+    spare: Option<UnixListener>,
 }
 
 /// What a reload has bound, not yet in use. Dropping it closes the sockets.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     fresh: Vec<(usize, Bind, Bound)>,
+    moved: Vec<Moved>,
     stale: Vec<(usize, Bind)>,
+}
+
+/// A Unix socket that goes from one listener to another.
+#[derive(Debug)]
+struct Moved {
+    from: usize,
+    to: usize,
+    bind: Bind,
+    sockets: Vec<Socket>,
 }
 
 /// What the workers are to do about a listener.
@@ -115,12 +131,18 @@ impl Listeners {
         for (number, known) in self.known.iter().enumerate() {
             let wanted = config.listener.get(&known.name).map(|settings| settings.bind.as_slice()).unwrap_or_default();
             for bind in wanted.iter().filter(|bind| !known.open.contains_key(bind)) {
-                if self.moves(config, bind) {
+                let cannot = |error: &dyn std::fmt::Display| format!("listener {}: {error}", known.name);
+                if let Some((from, spare)) = self.hands_over(config, bind) {
+                    let sockets = (0..self.workers).map(|_| spare.try_clone().map(Socket::Unix));
+                    let sockets = sockets.collect::<Result<_, _>>().map_err(|error| cannot(&error))?;
+                    prepared.moved.push(Moved { from, to: number, bind: bind.clone(), sockets });
                     continue;
                 }
-                let bound = downstream::bind(bind, self.workers, &self.inherited);
-                let bound = bound.map_err(|error| format!("listener {}: {error}", known.name))?;
-                prepared.fresh.push((number, bind.clone(), bound));
+                let bound = match self.gives_up(config, bind) {
+                    true => downstream::rebind(bind, self.workers, &self.inherited),
+                    false => downstream::bind(bind, self.workers, &self.inherited),
+                };
+                prepared.fresh.push((number, bind.clone(), bound.map_err(|error| cannot(&error))?));
             }
             let stale = known.open.keys().filter(|bind| !wanted.contains(bind));
             prepared.stale.extend(stale.map(|bind| (number, bind.clone())));
@@ -128,12 +150,37 @@ impl Listeners {
         Ok(prepared)
     }
 
-    /// Whether an address goes from one listener to another in one step: it cannot be bound before it has been given up.
-    fn moves(&self, config: &Config, bind: &Bind) -> bool {
-        self.known.iter().any(|known| {
-            let keeps = config.listener.get(&known.name).is_some_and(|settings| settings.bind.contains(bind));
-            known.open.contains_key(bind) && !keeps
+    /// What is listened on now and no longer will be.
+    fn given_up<'a>(&'a self, config: &'a Config) -> impl Iterator<Item = (usize, &'a Bind, &'a Opened)> {
+        self.known.iter().enumerate().flat_map(move |(number, known)| {
+            let keeps = |bind: &Bind| config.listener.get(&known.name).is_some_and(|kept| kept.bind.contains(bind));
+            known.open.iter().filter(move |(bind, _)| !keeps(bind)).map(move |(bind, opened)| (number, bind, opened))
         })
+    }
+
+    /// The listener that has this Unix socket and does not want it any more.
+    fn hands_over<'a>(&'a self, config: &'a Config, bind: &Bind) -> Option<(usize, &'a UnixListener)> {
+        let (from, _, opened) = self.given_up(config).find(|(_, known, _)| *known == bind)?;
+        Some((from, opened.spare.as_ref()?))
+    }
+
+    /// Whether a port is given up in the same step, so that nobody but ourselves is found there.
+    fn gives_up(&self, config: &Config, bind: &Bind) -> bool {
+        let Bind::Tcp(wanted) = bind else { return false };
+        let same = |opened: &Opened| matches!(opened.address, Bind::Tcp(address) if address.port() == wanted.port());
+        wanted.port() != 0 && self.given_up(config).any(|(_, _, opened)| same(opened))
+    }
+
+    /// Forgets the names that only a refused configuration had.
+    pub(super) fn forget_unused(&mut self) {
+        while self.known.last().is_some_and(|known| known.tables.is_none() && known.open.is_empty()) {
+            self.known.pop();
+        }
+    }
+
+    /// Holds nothing open any longer, so that the workers' sockets are the last.
+    pub(super) fn let_go(&mut self) {
+        self.known.iter_mut().for_each(|known| known.open.clear());
     }
 
     /// Puts it in use; the steps are for the workers.
@@ -147,13 +194,26 @@ impl Listeners {
         for (listener, bind, bound) in prepared.fresh {
             let known = &mut self.known[listener];
             tracing::info!(listener = %known.name, "listening on {}", bound.address);
-            known.open.insert(bind.clone(), Opened { address: bound.address, _file: bound.file });
+            let spare = match bound.sockets.first() {
+                // Without one it only cannot be handed over.
+                Some(Socket::Unix(socket)) => socket.try_clone().ok(),
+                _ => None,
+            };
+            known.open.insert(bind.clone(), Opened { address: bound.address, file: bound.file, spare });
             steps.push(Step::Open { listener, bind, seats: known.seats.clone(), sockets: bound.sockets });
+        }
+        for Moved { from, to, bind, sockets } in prepared.moved {
+            if let Some(opened) = self.known[from].open.remove(&bind) {
+                tracing::info!(listener = %self.known[to].name, "takes over {}", opened.address);
+                self.known[to].open.insert(bind.clone(), opened);
+            }
+            steps.push(Step::Open { listener: to, bind, seats: self.known[to].seats.clone(), sockets });
         }
         for (listener, bind) in prepared.stale {
             let known = &mut self.known[listener];
-            if let Some(opened) = known.open.remove(&bind) {
-                tracing::info!(listener = %known.name, "no longer listening on {}", opened.address);
+            if let Some(Opened { address, file, spare }) = known.open.remove(&bind) {
+                tracing::info!(listener = %known.name, "no longer listening on {address}");
+                drop((file, spare));
             }
             steps.push(Step::Close { listener, bind });
         }

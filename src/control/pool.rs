@@ -1,6 +1,6 @@
 //! One pool as control knows it: who is in it, how each of them stands, and the table that is made of that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ struct MemberState {
     target: Arc<Target>,
     standing: Standing,
     weight: u32,
-    /// An operator's, until the configuration is next read.
+    /// An operator's, until the configuration has another weight for it.
     override_weight: Option<u32>,
     max_connections: Option<u32>,
     backup: bool,
@@ -114,9 +114,6 @@ impl PoolState {
         self.policy = Arc::new(policy(&settings));
         self.settings = settings;
         self.far = far;
-        for member in &mut self.members {
-            member.override_weight = None;
-        }
         let names: Vec<Address> = self.names().cloned().collect();
         self.resolved.retain(|address, _| names.contains(address));
         self.reconcile(now)
@@ -146,10 +143,11 @@ impl PoolState {
 
     fn wanted(&self) -> Vec<Wanted> {
         let mut wanted: Vec<Wanted> = Vec::new();
+        let mut places: HashSet<Place> = HashSet::new();
         for upstream in &self.settings.upstreams {
             let mut add = |place: Place, host: String, weight: u32, backup: bool| {
                 // Two names can stand for one address; the first one configured has it.
-                if wanted.iter().all(|other| other.place != place) {
+                if places.insert(place.clone()) {
                     let max_connections = upstream.max_connections;
                     wanted.push(Wanted {
                         configured: upstream.address.clone(),
@@ -184,7 +182,9 @@ impl PoolState {
     fn reconcile(&mut self, now: Moment) -> Vec<News> {
         let wanted = self.wanted();
         let mut news = Vec::new();
-        let mut before = std::mem::take(&mut self.members);
+        let before = std::mem::take(&mut self.members);
+        let mut before: BTreeMap<Arc<str>, MemberState> =
+            before.into_iter().map(|member| (member.upstream.address.clone(), member)).collect();
         for wanted in wanted {
             let name = wanted.place.to_string();
             let target = match Target::new(&self.name, &name, wanted.place.clone(), &wanted.host, &self.far) {
@@ -194,16 +194,14 @@ impl PoolState {
                     continue;
                 }
             };
-            let known = before.iter().position(|member| *member.upstream.address == *name);
-            let mut member = match known {
-                Some(known) => before.swap_remove(known),
-                None => self.newcomer(&name, &target, now),
-            };
+            let known = before.remove(&*name);
+            let is_new = known.is_none();
+            let mut member = known.unwrap_or_else(|| self.newcomer(&name, &target, now));
             if std::mem::take(&mut member.leaving) {
                 member.upstream.cut_at(Moment::NEVER);
                 news.extend(news_of(&self.name, &member.upstream, member.standing.recall(now)));
             }
-            if known.is_none() {
+            if is_new {
                 let change = Change {
                     from: State::Starting,
                     to: member.standing.state(),
@@ -212,6 +210,9 @@ impl PoolState {
                 news.extend(news_of(&self.name, &member.upstream, Some(change)));
             }
             member.configured = wanted.configured;
+            if member.weight != wanted.weight {
+                member.override_weight = None;
+            }
             member.weight = wanted.weight;
             member.backup = wanted.backup;
             member.max_connections = wanted.max_connections;
@@ -225,7 +226,7 @@ impl PoolState {
             );
             self.members.push(member);
         }
-        for mut member in before {
+        for mut member in before.into_values() {
             if !member.leaving {
                 member.leaving = true;
                 member.probing = None;

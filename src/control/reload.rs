@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::derive::derive;
 use super::event::Cause;
+use super::handle::ENDING;
 use super::pool::PoolState;
 use super::state::{Control, tell};
 use crate::admin::model::Verdict;
@@ -20,11 +21,19 @@ impl Control {
     /// Everything that can fail is done before anything is changed: reading, checking, building TLS, opening the log, binding new listeners.
     pub(super) async fn reload(&mut self, cause: Cause) -> Verdict {
         let began = Instant::now();
+        if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+            return verdict(false, self.current.generation, cause, &[ENDING.to_owned()]);
+        }
+        // Before they are read: what changes meanwhile is another edit.
+        let _ = self.watched.changed();
         let outcome = config::from_disk(&self.options.file);
         // Also after an error: the file that would mend it is among them.
         self.watched.watch(&watched_files(&outcome));
         let applied = self.apply(&outcome);
         let accepted = applied.is_ok();
+        if !accepted {
+            self.listeners.forget_unused();
+        }
         let problems = match applied {
             Ok(()) => outcome.warnings().map(|problem| problem.render(false)).collect(),
             Err(problems) => problems,
@@ -50,12 +59,14 @@ impl Control {
         let now = Clock::now();
         let mut derived = derive(config, &self.keep, &mut self.listeners, now)?;
         let bound = self.listeners.bind(config).map_err(|problem| vec![problem])?;
+        let api = self.prepare_admin(config).map_err(|problem| vec![problem])?;
         self.keep.adopt(&mut derived).map_err(|problem| vec![problem])?;
         // From here on nothing can fail.
         if config.workers != self.current.config.workers {
             tracing::warn!("`workers` is read at start only: restart to change it");
         }
         super::log::apply(&config.log);
+        self.adopt_admin(config, api);
         self.keep.registry.set_max_series(config.admin.max_series);
         self.adopt_pools(config, derived.far, now);
         let pools = self.derive_pools(now);
@@ -109,6 +120,7 @@ impl Control {
             tell(gone.dissolve(now));
             self.leaving.push(gone);
         }
+        self.keep_names();
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::derive::{Keep, derive};
 use super::event::{Cause, Event};
@@ -96,12 +95,14 @@ impl Running {
     pub fn stop(self) {
         // Where control has ended already there is nothing to stop.
         let _ = self.handle.events.send(Event::Shutdown);
-        self.wait();
+        let _ = self.wait();
     }
 
     /// Waits until it ends by itself: by a signal.
-    pub fn wait(self) {
-        let _ = self.thread.join();
+    ///
+    /// **Errors**: control has panicked; requests may still be answered, but nothing would ever change again.
+    pub fn wait(self) -> std::thread::Result<()> {
+        self.thread.join()
     }
 }
 
@@ -134,15 +135,16 @@ fn control_thread(options: Options, ready: &Sender<Result<Started, StartError>>)
     };
     runtime.block_on(async {
         match prepare(options) {
-            Ok((control, events, api)) => {
+            Ok((mut control, events, api)) => {
                 let handle = control.handle();
                 let address = api.as_ref().map(|api| api.address().clone());
-                let stop = control.admin_stop.clone();
-                if let Some(api) = api {
-                    tokio::task::spawn_local(api.serve(handle.clone(), async move { stop.notified().await }));
-                }
+                control.serve_admin(api);
                 if control.options.signals {
-                    tokio::task::spawn_local(heed_signals(control.sender.clone()));
+                    // Before anybody is told that we are ready: a signal that nobody heeds yet ends the process.
+                    match signal::Signals::heeded() {
+                        Ok(signals) => drop(tokio::task::spawn_local(signals.pass_on(control.sender.clone()))),
+                        Err(error) => tracing::error!(%error, "signals cannot be heeded"),
+                    }
                 }
                 let _ = ready.send(Ok((handle, control.addresses(), address)));
                 control.run(events).await;
@@ -152,12 +154,6 @@ fn control_thread(options: Options, ready: &Sender<Result<Started, StartError>>)
             }
         }
     });
-}
-
-async fn heed_signals(events: UnboundedSender<Event>) {
-    if let Err(error) = signal::heed(events).await {
-        tracing::error!(%error, "signals cannot be heeded");
-    }
 }
 
 /// Everything up to the point where requests are answered.
@@ -207,11 +203,13 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
         sender,
         cut_epoch: Arc::new(AtomicU64::new(0)),
         look_at: Moment::NEVER,
+        look_by: Moment::NEVER,
         keep_house_at: now,
         started: now,
         last_verdict: verdict(true, 1, Cause::Start, &[]),
         stopping: Arc::new(AtomicBool::new(false)),
-        admin_stop: Rc::new(tokio::sync::Notify::new()),
+        api: None,
+        unsettled: false,
         workers: Vec::new(),
         options,
     };

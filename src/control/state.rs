@@ -21,7 +21,7 @@ use super::status;
 use super::watch::Watched;
 use super::workers::WorkerThread;
 use crate::admin::model::{UpstreamStatus, Verdict};
-use crate::admin::{Change, ChangeError};
+use crate::admin::{self, Change, ChangeError};
 use crate::snapshot::{Cell, Pool, Snapshot, Upstream};
 use crate::telemetry;
 use crate::types::{Bind, Clock, Moment};
@@ -43,17 +43,26 @@ pub(super) struct Control {
     pub(super) cut_epoch: Arc<AtomicU64>,
     /// When the files are looked at, after something has stirred in their directories.
     pub(super) look_at: Moment,
+    /// The latest that [`Control::look_at`] is put off to: a log beside the configuration stirs for ever.
+    pub(super) look_by: Moment,
     pub(super) keep_house_at: Moment,
     pub(super) started: Moment,
     /// What came of the last attempt to read the configuration.
     pub(super) last_verdict: Verdict,
     pub(super) stopping: Arc<AtomicBool>,
-    pub(super) admin_stop: Rc<Notify>,
+    /// Who may use the admin API, and the way to end it; none where there is none.
+    pub(super) api: Option<(Arc<admin::Access>, Rc<Notify>)>,
+    /// Something has happened that the pools must be looked at for.
+    pub(super) unsettled: bool,
     pub(super) workers: Vec<WorkerThread>,
 }
 
 /// Files are looked at only when nothing has stirred for so long: an editor writes in several steps.
 const SETTLE: Duration = Duration::from_millis(60);
+/// … but not for longer than this.
+const SETTLE_BY: Duration = Duration::from_millis(600);
+/// Events that one look at the pools may answer for.
+const BATCH: usize = 1024;
 /// How often slow housekeeping is done.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// The most by which anything that is due comes late.
@@ -62,29 +71,62 @@ const TICK: Duration = Duration::from_millis(250);
 impl Control {
     /// Runs until it is told to stop; then everything has been drained, or cut.
     pub(super) async fn run(mut self, mut events: UnboundedReceiver<Event>) {
+        let mut pools_due = Moment::START;
         loop {
             let now = Clock::now();
-            let wait = self.due(now).since(now).min(TICK);
+            let wait = pools_due.min(self.look_at).min(self.keep_house_at).since(now);
             tokio::select! {
-                event = events.recv() => match event {
-                    Some(Event::Shutdown) | None => break,
-                    Some(event) => self.take(event).await,
-                },
-                () = self.watched.stirred(), if self.options.watch => self.look_at = Clock::now() + SETTLE,
+                event = events.recv() => if self.take_all(event, &mut events).await { break },
+                () = self.watched.stirred(), if self.options.watch => self.stirred(Clock::now()),
                 () = tokio::time::sleep(wait) => {}
             }
-            self.tick().await;
+            let now = Clock::now();
+            self.look_at_files(now).await;
+            // Looking at ten thousand upstreams for each of their checks would take longer than the checks.
+            if std::mem::take(&mut self.unsettled) || pools_due <= now {
+                self.tick(now);
+                pools_due = self.pools_due(now).min(now + TICK);
+            }
+            if self.keep_house_at <= now {
+                self.keep_house_at = now + HOUSEKEEPING;
+                self.keep_house(now);
+            }
         }
         self.stop(&mut events).await;
     }
 
-    fn due(&self, now: Moment) -> Moment {
-        let pools = self.pools.values().chain(&self.leaving).map(|pool| pool.due(now)).min();
-        pools.unwrap_or(Moment::NEVER).min(self.look_at).min(self.keep_house_at)
+    /// Takes this event and those that have come with it; one snapshot then shows what they have changed. `true` at the end.
+    async fn take_all(&mut self, first: Option<Event>, events: &mut UnboundedReceiver<Event>) -> bool {
+        let mut next = first;
+        for _ in 0..BATCH {
+            match next {
+                Some(Event::Shutdown) | None => return true,
+                Some(event) => self.take(event).await,
+            }
+            match events.try_recv() {
+                Ok(event) => next = Some(event),
+                Err(_) => break,
+            }
+        }
+        false
+    }
+
+    /// Something has happened in a directory of the configuration.
+    fn stirred(&mut self, now: Moment) {
+        if self.look_at == Moment::NEVER {
+            self.look_by = now + SETTLE_BY;
+        }
+        self.look_at = (now + SETTLE).min(self.look_by);
+    }
+
+    fn pools_due(&self, now: Moment) -> Moment {
+        self.pools.values().chain(&self.leaving).map(|pool| pool.due(now)).min().unwrap_or(Moment::NEVER)
     }
 
     pub(super) async fn take(&mut self, event: Event) {
         let now = Clock::now();
+        // A check that tells nothing new, or a question, changes nothing.
+        self.unsettled |= !matches!(event, Event::Checked { .. } | Event::Status { .. } | Event::ReopenLogs);
         match event {
             Event::Reload { cause, reply } => {
                 let verdict = self.reload(cause).await;
@@ -99,6 +141,7 @@ impl Control {
                     Err(detail) => Err(detail.as_str()),
                 };
                 let news = self.pool_of(&upstream).and_then(|pool| pool.checked(&upstream, result, now));
+                self.unsettled |= news.is_some();
                 tell(news);
             }
             Event::Tripped { upstream, trip } => {
@@ -150,15 +193,18 @@ impl Control {
         member.map(|member| status::upstream(member, now)).ok_or_else(gone)
     }
 
-    /// Everything that is due, and a new snapshot if anything has changed.
-    async fn tick(&mut self) {
-        let now = Clock::now();
+    async fn look_at_files(&mut self, now: Moment) {
         if self.look_at <= now {
             self.look_at = Moment::NEVER;
             if self.watched.changed() {
                 self.reload(Cause::File).await;
+                self.unsettled = true;
             }
         }
+    }
+
+    /// Everything that is due in the pools, and a new snapshot if anything has changed.
+    fn tick(&mut self, now: Moment) {
         let mut cut = false;
         for pool in self.pools.values_mut().chain(&mut self.leaving) {
             let (news, cut_here) = pool.tick(now);
@@ -169,10 +215,6 @@ impl Control {
         if cut {
             self.cut_epoch.fetch_add(1, Ordering::Release);
         }
-        if self.keep_house_at <= now {
-            self.keep_house_at = now + HOUSEKEEPING;
-            self.keep_house(now);
-        }
         self.publish_if_changed(now);
     }
 
@@ -180,6 +222,10 @@ impl Control {
         self.pools.values().for_each(|pool| pool.keep_house(now));
         self.keep.sweep(now);
         self.listeners.sweep(now);
+    }
+
+    /// Looks up no more names than the pools refer to: one that comes back is a new one.
+    pub(super) fn keep_names(&mut self) {
         self.names.keep(self.pools.iter().flat_map(|(name, pool)| pool.names().map(move |address| (name, address))));
     }
 

@@ -3,7 +3,8 @@
 //! What is watched are the directories, never the files: an editor that renames a new file over the old one leaves a watch on the
 //! old file watching nothing. Every event only asks [`Watched::changed`] to look at the files again; what it sees decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 const POLL: Duration = Duration::from_secs(2);
 
 /// What a file or directory looked like; two equal prints mean that nothing has happened to it.
-type Print = Option<(PathBuf, SystemTime, u64, Vec<PathBuf>)>;
+type Print = Option<(PathBuf, u64, SystemTime, u64, Vec<PathBuf>)>;
 
 /// The files a configuration was read from, and what they looked like.
 pub(super) struct Watched {
@@ -44,6 +45,9 @@ impl Watched {
             }
         }
         self.directories = directories;
+        // Who asked `changed` before reading the files finds what changes while they are read: known prints stay.
+        let mut seen: HashMap<PathBuf, Print> = std::mem::take(&mut self.files).into_iter().collect();
+        let mut print = |file: &PathBuf| seen.remove(file).unwrap_or_else(|| print(file));
         self.files = files.iter().map(|file| (file.clone(), print(file))).collect();
     }
 
@@ -126,7 +130,7 @@ fn print(path: &Path) -> Print {
         names.sort();
     }
     let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-    Some((real, modified, if meta.is_dir() { 0 } else { meta.len() }, names))
+    Some((real, meta.ino(), modified, if meta.is_dir() { 0 } else { meta.len() }, names))
 }
 
 #[cfg(test)]

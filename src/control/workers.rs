@@ -77,6 +77,7 @@ impl Control {
         let timeout = self.current.config.shutdown_timeout;
         tracing::info!("stopping: no new connections; what runs has {timeout:?} to finish");
         let until = Clock::now() + timeout;
+        self.listeners.let_go();
         self.workers.iter().for_each(|worker| worker.tell(Order::Drain(until)));
         // A worker cuts what is left at the moment itself; what has not ended a little later is stuck, and ends with the process.
         let patience = until + Duration::from_secs(2);
@@ -93,7 +94,9 @@ impl Control {
             }
         }
         self.keep.log.close(Duration::from_secs(1));
-        self.admin_stop.notify_one();
+        if let Some((_, stop)) = &self.api {
+            stop.notify_one();
+        }
         // The admin API finishes its answers.
         tokio::task::yield_now().await;
         tracing::info!("stopped");

@@ -1,7 +1,10 @@
 //! Sending a request until an upstream answers, or until nobody may be asked any more.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
@@ -56,7 +59,10 @@ pub(super) async fn run(
         let sent = attempts.send(life, exchange, target, started).await;
         let now = Clock::now();
         let failure = match sent {
-            Ok(answer) => {
+            // The upstream's drain has ended before it answered.
+            None if attempts.again(life, Stage::Sent, now) => Refusal::DrainDeadline,
+            None => return Err(Refusal::DrainDeadline.into()),
+            Some(Ok(answer)) => {
                 life.upstream_time = Some(now.since(started));
                 let status = answer.response.status().as_u16();
                 attempts.answered(life, status, now.since(started), now);
@@ -65,7 +71,7 @@ pub(super) async fn run(
                 }
                 Refusal::BadResponse
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 if let Some(fault) = life.inbound.as_ref().and_then(|inbound| inbound.fault()) {
                     return Err(fault.into());
                 }
@@ -120,13 +126,14 @@ impl Attempts<'_> {
         Ok(target)
     }
 
+    /// Sends the request; none where it is cut off at the end of its upstream's drain.
     async fn send(
         &self,
         life: &Life,
         exchange: &Exchange,
         target: &Arc<Target>,
         now: Moment,
-    ) -> Result<Answer<RequestBody>, SendError> {
+    ) -> Option<Result<Answer<RequestBody>, SendError>> {
         let body = life.inbound.as_ref().map_or(RequestBody::EMPTY, |inbound| inbound.attempt());
         let settings = &self.pool().settings;
         let first_byte = self.route.timeout.first_byte.unwrap_or(settings.timeout.first_byte);
@@ -139,7 +146,13 @@ impl Attempts<'_> {
             first_byte: soonest(first_byte, left),
             idle: self.route.timeout.idle.unwrap_or(settings.timeout.idle),
         };
-        life.worker.far.send(target, outgoing, body).await.map_err(|failure| failure.error)
+        let mut sending = pin!(life.worker.far.send(target, outgoing, body));
+        // The end of a drain wakes everybody who waits for a deadline; whoever is cut looks up here.
+        let sent = poll_fn(|cx| match sending.as_mut().poll(cx) {
+            Poll::Pending if life.is_cut() => Poll::Ready(None),
+            polled => polled.map(Some),
+        });
+        Some(sent.await?.map_err(|failure| failure.error))
     }
 
     /// The upstream has answered: what that says of it.

@@ -11,15 +11,22 @@ use crate::control::{self, Options, Running, StartError};
 pub(super) fn run(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let missing = || Failure::Usage(format!("no configuration: name one, or put it at {}", USUAL.join(" or ")));
     let file = usual_file(file.as_deref()).ok_or_else(missing)?;
+    raise_descriptor_limit();
     let running = start(Options::service(file))?;
     if let Some(admin) = running.admin_address() {
         tracing::info!("admin API on {admin}");
     }
-    // Without a service manager that listens there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     // Without control nothing would ever change again: better to be started anew.
     running.wait().map_err(|_| Failure::Failed(anyhow::anyhow!("the control thread has panicked")))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes as many descriptors as we may have: shells and older service managers start with 1,024, two for each proxied connection.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where even that is refused, what there is has to do; the metrics page tells how much that is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Starts, and says as this program does why that cannot be.

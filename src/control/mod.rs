@@ -18,6 +18,7 @@ mod signal;
 mod start;
 mod state;
 mod status;
+mod systemd;
 mod watch;
 mod workers;
 

@@ -9,6 +9,7 @@ use super::event::Cause;
 use super::handle::ENDING;
 use super::pool::PoolState;
 use super::state::{Control, tell};
+use super::systemd;
 use crate::admin::model::Verdict;
 use crate::config::{self, Config};
 use crate::snapshot::Snapshot;
@@ -16,10 +17,21 @@ use crate::telemetry;
 use crate::types::{Clock, Moment};
 
 impl Control {
+    /// The same as [`Control::reload`], and the service manager hears of it.
+    pub(super) async fn reload_as_service(&mut self, cause: Cause) -> Verdict {
+        if !self.options.signals || self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+            return self.reload(cause).await;
+        }
+        systemd::reloading();
+        let verdict = self.reload(cause).await;
+        systemd::ready();
+        verdict
+    }
+
     /// Reads the configuration again and puts it in force, or says why not.
     ///
     /// Everything that can fail is done before anything is changed: reading, checking, building TLS, opening the log, binding new listeners.
-    pub(super) async fn reload(&mut self, cause: Cause) -> Verdict {
+    async fn reload(&mut self, cause: Cause) -> Verdict {
         let began = Instant::now();
         if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
             return verdict(false, self.current.generation, cause, &[ENDING.to_owned()]);

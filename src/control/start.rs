@@ -17,6 +17,7 @@ use super::names::Names;
 use super::reload::{verdict, watched_files};
 use super::signal;
 use super::state::Control;
+use super::systemd;
 use super::watch::Watched;
 use crate::admin;
 use crate::config::model::{Config, Workers};
@@ -34,7 +35,7 @@ pub struct Options {
     pub file: PathBuf,
     /// Read it again whenever it changes.
     pub watch: bool,
-    /// Heed SIGTERM, SIGINT, SIGHUP and SIGUSR1. For the one Tidegate of a process.
+    /// Heed SIGTERM, SIGINT, SIGHUP and SIGUSR1, and tell the service manager how things are. For the one Tidegate of a process.
     pub signals: bool,
 }
 
@@ -145,6 +146,9 @@ fn control_thread(options: Options, ready: &Sender<Result<Started, StartError>>)
                         Ok(signals) => drop(tokio::task::spawn_local(signals.pass_on(control.sender.clone()))),
                         Err(error) => tracing::error!(%error, "signals cannot be heeded"),
                     }
+                }
+                if control.options.signals {
+                    systemd::ready();
                 }
                 let _ = ready.send(Ok((handle, control.addresses(), address)));
                 control.run(events).await;

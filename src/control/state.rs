@@ -129,7 +129,7 @@ impl Control {
         self.unsettled |= !matches!(event, Event::Checked { .. } | Event::Status { .. } | Event::ReopenLogs);
         match event {
             Event::Reload { cause, reply } => {
-                let verdict = self.reload(cause).await;
+                let verdict = self.reload_as_service(cause).await;
                 if let Some(reply) = reply {
                     // Whoever asked may have gone.
                     let _ = reply.send(verdict);
@@ -197,7 +197,7 @@ impl Control {
         if self.look_at <= now {
             self.look_at = Moment::NEVER;
             if self.watched.changed() {
-                self.reload(Cause::File).await;
+                self.reload_as_service(Cause::File).await;
                 self.unsettled = true;
             }
         }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::event::Event;
 use super::listeners::Step;
 use super::state::Control;
+use super::systemd;
 use crate::downstream::{Door, Seats, Socket};
 use crate::proxy::{self, Site, Worker};
 use crate::telemetry::Lane;
@@ -74,6 +75,9 @@ impl Control {
     /// Finishes what runs, within `shutdown_timeout`, and ends the threads.
     pub(super) async fn stop(mut self, events: &mut UnboundedReceiver<Event>) {
         self.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+        if self.options.signals {
+            systemd::stopping();
+        }
         let timeout = self.current.config.shutdown_timeout;
         tracing::info!("stopping: no new connections; what runs has {timeout:?} to finish");
         let until = Clock::now() + timeout;

@@ -107,9 +107,9 @@ impl ProxyBuilder {
         let (file, values) = self.write("info");
         let log = std::fs::File::create(self.folder.path().join("log")).expect("a log is written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.arg("run").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.arg("run").arg(file).stdin(Stdio::null());
         prepare(&mut command);
-        let child = command.spawn().expect("the program starts");
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the program starts");
         let admin = Some(Client::over_unix(&self.folder.path().join("admin.sock")));
         let level = "info".to_owned();
         let mut proxy = Proxy { folder: self.folder, values, level, admin, runs: Runs::Apart(child) };

@@ -52,7 +52,7 @@ async fn a_socket_file_that_a_dead_process_left_is_replaced_and_a_live_one_is_no
     let first = proxy().start().await;
     assert_eq!(Client::over_unix(&front).get("/").await.status, 204);
     let error = proxy().try_start().await.err().expect("the address is taken").to_string();
-    assert!(error.contains("another process listens there"), "{error}");
+    assert!(error.contains("another process"), "{error}");
     assert_eq!(Client::over_unix(&front).get("/").await.status, 204);
     first.stop().await;
 }

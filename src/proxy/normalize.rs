@@ -161,7 +161,7 @@ pub(super) struct Hop {
 /// `Trailer` stays: since RFC 9110 §6.6.2 it is no hop's affair, and hyper passes on only those trailers that it names.
 ///
 /// **Errors**: [`Refusal::BadRequest`] where `Connection` names a header that must not be hop-by-hop; taking such a header out is how
-/// requests are made to mean something else behind a proxy.
+/// requests are made to mean something else behind a proxy. Such a header stays, all others are gone then too.
 /// **Cost**: one look at each name; nothing is moved where there is nothing to take out.
 pub(super) fn strip(headers: &mut HeaderMap, underscores: bool) -> Result<Hop, Refusal> {
     let mut found = false;
@@ -185,6 +185,7 @@ pub(super) fn strip(headers: &mut HeaderMap, underscores: bool) -> Result<Hop, R
     }
     let mut hop = Hop::default();
     let mut upgrading = false;
+    let mut meddling = false;
     let nominated: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -197,9 +198,8 @@ pub(super) fn strip(headers: &mut HeaderMap, underscores: bool) -> Result<Hop, R
     for name in nominated {
         upgrading |= name == header::UPGRADE;
         if is_end_to_end(&name) {
-            return Err(Refusal::BadRequest);
-        }
-        if name != header::UPGRADE {
+            meddling = true;
+        } else if name != header::UPGRADE {
             headers.remove(name);
         }
     }
@@ -208,7 +208,7 @@ pub(super) fn strip(headers: &mut HeaderMap, underscores: bool) -> Result<Hop, R
     for name in HOP {
         headers.remove(name);
     }
-    Ok(hop)
+    if meddling { Err(Refusal::BadRequest) } else { Ok(hop) }
 }
 
 const HOP: [HeaderName; 7] = [

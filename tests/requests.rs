@@ -415,6 +415,10 @@ async fn timeouts_and_body_bounds_are_a_routes_own() {
         pool = "app"
         timeout = { idle = "200ms" }
         [[route]]
+        path = "/chunks"
+        pool = "app"
+        timeout = { request = "200ms" }
+        [[route]]
         path = "/upload"
         pool = "app"
         max_body = "off"
@@ -432,6 +436,14 @@ async fn timeouts_and_body_bounds_are_a_routes_own() {
     let mut silent = client.get("/sse?interval=1h").open().await;
     silent.text().await;
     assert!(silent.next().await.expect("no end").is_err(), "a silent stream is cut, not ended");
+    let mut long = client.get("/chunks/1000?interval=20ms").open().await;
+    let end = loop {
+        match long.next().await {
+            Some(Ok(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(end.is_some(), "an answer that takes too long is cut, not ended");
     eventually("the upstream is left", || a.stats().in_flight() == 0).await;
     assert_eq!(client.post("/echo", vec![b'x'; 1024]).await.body.len(), 1024);
     let large = client.post("/echo", vec![b'x'; 1025]).await;
@@ -476,7 +488,8 @@ async fn what_is_not_for_us_is_answered_with_its_own_status() {
 
 #[tokio::test]
 async fn a_request_without_a_route_is_404_and_the_connection_stays() {
-    let proxy = proxy("[listener.web]\nbind = \"127.0.0.1:0\"\n[[route]]\npath = \"/here\"\nrespond = 200").start().await;
+    let proxy =
+        proxy("[listener.web]\nbind = \"127.0.0.1:0\"\n[[route]]\npath = \"/here\"\nrespond = 200").start().await;
     let mut raw = raw_client(proxy.address("web")).await;
     for _ in 0..2 {
         raw.send("GET /there HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -528,10 +541,7 @@ async fn trusted_proxies_are_believed_and_others_are_not() {
     assert_eq!(believed.upstream_saw("x-forwarded-for"), ["6.6.6.6, 198.51.100.7, 10.1.1.1, 127.0.0.2"]);
     assert_eq!(believed.upstream_saw("x-real-ip"), ["198.51.100.7"]);
     assert_eq!(believed.upstream_saw("x-forwarded-proto"), ["https"]);
-    assert_eq!(
-        believed.upstream_saw("forwarded"),
-        ["for=198.51.100.7, for=127.0.0.2;host=\"a.example\";proto=http"]
-    );
+    assert_eq!(believed.upstream_saw("forwarded"), ["for=198.51.100.7, for=127.0.0.2;host=\"a.example\";proto=http"]);
     let not = ask("127.0.0.3:0").await;
     assert_eq!(not.upstream_saw("x-forwarded-for"), ["127.0.0.3"]);
     assert_eq!(not.upstream_saw("x-real-ip"), ["127.0.0.3"]);
@@ -567,7 +577,8 @@ async fn forwarding_headers_can_be_chosen_and_left_out() {
         assert_eq!(off.upstream_saw(name), Vec::<String>::new(), "{name}");
     }
     let standard = client(proxy.address("standard"));
-    let answer = standard.get("/").header("host", "b").header("x-real-ip", "6.6.6.6").header("x-request-id", "mine").await;
+    let answer =
+        standard.get("/").header("host", "b").header("x-real-ip", "6.6.6.6").header("x-request-id", "mine").await;
     assert_eq!(answer.upstream_saw("forwarded"), ["for=127.0.0.1;host=\"b\";proto=http"]);
     assert_eq!(answer.upstream_saw("x-real-ip"), Vec::<String>::new());
     assert_ne!(answer.upstream_saw("x-request-id"), ["mine"]);
@@ -734,7 +745,10 @@ async fn answers_without_a_body_have_none() {
     assert_eq!((head.status, head.header("content-length"), head.header("x-is")), (200, Some("12345"), Some("head")));
     raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let nothing = raw.response().await;
-    assert_eq!((nothing.status, nothing.header("content-length"), nothing.header("transfer-encoding")), (204, None, None));
+    assert_eq!(
+        (nothing.status, nothing.header("content-length"), nothing.header("transfer-encoding")),
+        (204, None, None)
+    );
     raw.send("GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n").await;
     let same = raw.response().await;
     assert_eq!((same.status, same.header("etag"), same.header("transfer-encoding")), (304, Some("\"x\""), None));
@@ -864,7 +878,9 @@ async fn a_half_closed_client_is_gone_or_still_there_as_configured() {
 #[tokio::test]
 async fn a_client_that_leaves_cancels_its_request_at_once() {
     let (a, proxy) = plain().await;
-    for (target, piece) in [("/hang", None), ("/sse?interval=1h", Some("id: 0")), ("/chunks/9?interval=1h", Some("ccc"))] {
+    for (target, piece) in
+        [("/hang", None), ("/sse?interval=1h", Some("id: 0")), ("/chunks/9?interval=1h", Some("ccc"))]
+    {
         let before = a.stats().cancelled();
         let mut raw = raw_client(proxy.address("web")).await;
         raw.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
@@ -900,4 +916,161 @@ async fn http_2_clients_are_served_alike() {
     drop(stream);
     eventually("a reset stream cancels its request", || a.stats().cancelled() == 1).await;
     assert_eq!(client.get("/bytes/1").await.status, 200);
+}
+
+// ---- what is written down
+
+#[tokio::test]
+async fn metrics_count_what_clients_counted() {
+    let (a, proxy) = plain().await;
+    let narrow = format!(
+        "{}\n[[route]]\nname = \"gone\"\npath = \"/gone\"\nrespond = 410\n",
+        PLAIN.replace("pool = \"app\"", "pool = \"app\"\nname = \"all\"\npath = \"/\"\nexcept = { path = \"/none\" }")
+    );
+    proxy.edit(&narrow).await;
+    let client = proxy.client();
+    for _ in 0..10 {
+        assert_eq!(client.get("/bytes/100").await.status, 200);
+    }
+    for (path, status, times) in
+        [("/status/404", 404, 5), ("/status/503", 503, 4), ("/gone", 410, 3), ("/none", 404, 2)]
+    {
+        for _ in 0..times {
+            assert_eq!(client.get(path).await.status, status, "{path}");
+        }
+    }
+    assert_eq!(client.post("/upload", vec![b'x'; 1000]).await.status, 200);
+    let mut stream = client.get("/sse?interval=1h").open().await;
+    stream.text().await;
+    let upstream = format!("pool=\"app\",upstream=\"{}\"", a.address());
+    let table = [
+        ("tidegate_listener_requests_total{listener=\"web\",class=\"2xx\"}".to_owned(), 11.0),
+        ("tidegate_listener_requests_total{listener=\"web\",class=\"4xx\"}".to_owned(), 10.0),
+        ("tidegate_listener_requests_total{listener=\"web\",class=\"5xx\"}".to_owned(), 4.0),
+        ("tidegate_listener_requests_in_flight{listener=\"web\"}".to_owned(), 1.0),
+        ("tidegate_listener_connections_open{listener=\"web\"}".to_owned(), 1.0),
+        ("tidegate_route_requests_total{route=\"all\",class=\"2xx\"}".to_owned(), 11.0),
+        ("tidegate_route_requests_total{route=\"all\",class=\"4xx\"}".to_owned(), 5.0),
+        ("tidegate_route_requests_total{route=\"gone\",class=\"4xx\"}".to_owned(), 3.0),
+        ("tidegate_route_requests_in_flight{route=\"all\"}".to_owned(), 1.0),
+        ("tidegate_route_request_duration_seconds_count{route=\"all\"}".to_owned(), 20.0),
+        ("tidegate_route_received_bytes_total{route=\"all\"}".to_owned(), 1000.0),
+        (format!("tidegate_upstream_requests_total{{{upstream},class=\"2xx\"}}"), 12.0),
+        (format!("tidegate_upstream_requests_total{{{upstream},class=\"5xx\"}}"), 4.0),
+        (format!("tidegate_upstream_requests_in_flight{{{upstream}}}"), 1.0),
+        (format!("tidegate_upstream_sent_bytes_total{{{upstream}}}"), 1000.0),
+        ("tidegate_refusals_total{reason=\"no_route\"}".to_owned(), 2.0),
+        ("tidegate_refusals_total{reason=\"client_closed\"}".to_owned(), 0.0),
+    ];
+    for (series, value) in table {
+        assert_eq!(proxy.metric(&series).await, Some(value), "{series}");
+    }
+    drop(stream);
+    until("the client that left is counted", async || {
+        let left = proxy.metric("tidegate_refusals_total{reason=\"client_closed\"}").await;
+        let open = proxy.metric("tidegate_listener_requests_in_flight{listener=\"web\"}").await;
+        (left == Some(1.0) && open == Some(0.0)).then_some(())
+    })
+    .await;
+    assert_eq!(proxy.metric("tidegate_route_requests_total{route=\"all\",class=\"2xx\"}").await, Some(12.0));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_counted_by_whose_fault_it_was() {
+    let (a, proxy) = plain().await;
+    let mut cut = proxy.client().get("/drop-mid-body?length=2000&sent=100").open().await;
+    cut.text().await;
+    assert!(cut.next().await.expect("no end").is_err());
+    let count = async |reason: &str| proxy.metric(&format!("tidegate_refusals_total{{reason=\"{reason}\"}}")).await;
+    until("the upstream's fault is counted", async || (count("upstream_closed").await == Some(1.0)).then_some(()))
+        .await;
+    let faults = format!("tidegate_upstream_faults_total{{pool=\"app\",upstream=\"{}\",fault=\"reset\"}}", a.address());
+    assert_eq!(proxy.metric(&faults).await, Some(1.0));
+    let mut raw = raw_client(proxy.address("web")).await;
+    raw.send("POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+    raw.read_until("early\n").await;
+    raw.send("no chunk\r\n").await;
+    raw.rest().await;
+    until("the client's fault is counted", async || {
+        (count("body_broken").await.unwrap() + count("client_closed").await.unwrap() == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!((count("upstream_closed").await, proxy.metric(&faults).await), (Some(1.0), Some(1.0)));
+}
+
+/// A proxy with a log of this format; the closure gives the whole lines so far.
+async fn logging(format: &str) -> (Upstream, Proxy, impl Fn() -> Vec<String>) {
+    let a = upstream().start().await;
+    let text = format!(
+        "access_log = {{ target = \"access.log\", format = '{format}' }}\n{PLAIN}\n[[route]]\nname = \"quiet\"\npath = \"/quiet\"\nrespond = 200\naccess_log = false\n"
+    );
+    let proxy =
+        proxy(&text.replacen("pool = \"app\"", "name = \"all\"\npool = \"app\"", 1)).with("a", &a).start().await;
+    let file = proxy.folder().join("access.log");
+    let lines = move || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(|line| line.trim_end().to_owned()).collect()
+    };
+    (a, proxy, lines)
+}
+
+#[tokio::test]
+async fn the_access_log_has_a_combined_line_for_each_request() {
+    let (_a, proxy, lines) = logging("combined").await;
+    let client = proxy.client();
+    assert_eq!(client.get("/quiet").await.status, 200);
+    let mut raw = raw_client(proxy.address("web")).await;
+    raw.send("GET /bytes/7?q=1 HTTP/1.1\r\nHost: a\r\nReferer: http://b/\r\nUser-Agent: te\"st\r\n\r\n").await;
+    assert_eq!(raw.response().await.status, 200);
+    eventually("its line is there", || lines().len() == 1).await;
+    assert_eq!(client.post("/status/404", "x").await.status, 404);
+    eventually("both lines are there", || lines().len() >= 2).await;
+    let lines = lines();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("127.0.0.1 - - ["), "{lines:?}");
+    assert!(lines[0].ends_with(r#"] "GET /bytes/7?q=1 HTTP/1.1" 200 7 "http://b/" "te\x22st""#), "{lines:?}");
+    assert!(lines[1].contains(r#"] "POST /status/404 HTTP/1.1" 404 "#), "{lines:?}");
+    assert!(lines[1].ends_with(r#" "-" "-""#), "{lines:?}");
+}
+
+#[tokio::test]
+async fn the_access_log_in_json_tells_everything() {
+    let (a, proxy, lines) = logging("json").await;
+    let client = proxy.client();
+    let answer = client.post("/upload?a=1", "hello").header("host", "b.example").header("x-request-id", "r-9").await;
+    eventually("the line is there", || !lines().is_empty()).await;
+    let line: serde_json::Value = serde_json::from_str(&lines()[0]).unwrap();
+    let expected = serde_json::json!({
+        "client": "127.0.0.1", "method": "POST", "target": "/upload?a=1", "host": "b.example", "scheme": "http",
+        "status": 200, "bytes_in": 5, "bytes_out": answer.body.len(), "upstream_status": 200, "listener": "web",
+        "route": "all", "pool": "app", "upstream": a.address(), "attempts": 1, "refusal": null, "request_id": "r-9",
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&line[name], value, "{name} in {line}");
+    }
+    assert!(line["duration"].as_f64().unwrap() >= line["upstream_duration"].as_f64().unwrap());
+}
+
+#[tokio::test]
+async fn the_access_log_by_a_template_tells_of_clients_that_left_and_of_refusals() {
+    let (a, proxy, lines) = logging("{method} {path} {status} {refusal} {upstream_status} {attempts}").await;
+    let mut raw = raw_client(proxy.address("web")).await;
+    raw.send("GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    eventually("the upstream has it", || a.stats().in_flight() == 1).await;
+    raw.reset();
+    eventually("the line is there", || lines().len() == 1).await;
+    assert_eq!(lines()[0], "GET /hang 499 client_closed - 1");
+    let mut stream = proxy.client().get("/sse?interval=1h").open().await;
+    stream.text().await;
+    drop(stream);
+    eventually("the line is there", || lines().len() == 2).await;
+    assert_eq!(lines()[1], "GET /sse 200 client_closed 200 1");
+    assert_eq!(proxy.client().get("/x%00").await.status, 400);
+    eventually("the line is there", || lines().len() == 3).await;
+    assert_eq!(lines()[2], "GET /x%00 400 bad_path - 0");
+    let mut raw = raw_client(proxy.address("web")).await;
+    raw.send("BAD\r\n\r\n").await;
+    assert_eq!(raw.response().await.status, 400);
+    assert_eq!(proxy.client().get("/bytes/1").await.status, 200);
+    eventually("the line is there", || lines().iter().any(|line| line == "GET /bytes/1 200 - 200 1")).await;
 }

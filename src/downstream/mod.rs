@@ -30,6 +30,7 @@ mod guard;
 mod http1;
 mod http2;
 mod inherited;
+mod line;
 mod objection;
 mod proxy_header;
 mod pulse;

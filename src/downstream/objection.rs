@@ -7,6 +7,10 @@ use http::StatusCode;
 /// The text is for logs; what the client gets is made by [`Application::refuse`](super::Application::refuse).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Objection {
+    /// The first line is no request line.
+    NoRequest,
+    /// A header line without a name, with a name that is no token, or with control bytes in its value.
+    NoHeader,
     /// A line of the head ends in a bare line feed.
     BareLineFeed,
     /// A header continues on a further line (obs-fold).
@@ -33,7 +37,9 @@ pub enum Objection {
 
 impl Objection {
     /// All of them, in the order of their codes.
-    const ALL: [Objection; 11] = [
+    const ALL: [Objection; 13] = [
+        Objection::NoRequest,
+        Objection::NoHeader,
         Objection::BareLineFeed,
         Objection::Folded,
         Objection::SeveralLengths,
@@ -70,6 +76,8 @@ impl Objection {
 impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Objection::NoRequest => "a first line that is no request line",
+            Objection::NoHeader => "a header line that is none",
             Objection::BareLineFeed => "a bare line feed in the request's head",
             Objection::Folded => "a folded header line",
             Objection::SeveralLengths => "several Content-Length lines",

@@ -14,7 +14,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::Refusal;
 use super::life::Life;
 use super::request_body::RequestBody;
-use crate::upstream::{BodyError, UpstreamBody};
+use crate::telemetry::Fault;
+use crate::upstream::{BodyError, BodyErrorKind, UpstreamBody};
 
 /// What an answer's body is made of.
 #[derive(Debug)]
@@ -72,6 +73,24 @@ impl Body {
             Content::Whole(piece) => piece.is_empty(),
             Content::Upstream(body) => body.is_end_stream(),
         }
+    }
+
+    /// The answer broke off: whose fault that is.
+    fn end_by(&mut self, kind: BodyErrorKind) {
+        let Some(life) = &self.life else { return };
+        let (refusal, fault) = match kind {
+            BodyErrorKind::Cut => (Refusal::UpstreamClosed, Fault::Reset),
+            BodyErrorKind::Malformed => (Refusal::BadResponse, Fault::Malformed),
+            BodyErrorKind::IdleTimeout => (Refusal::FirstByteTimeout, Fault::Timeout),
+            BodyErrorKind::RequestBody => {
+                let fault = life.inbound.as_ref().and_then(|inbound| inbound.fault());
+                return self.end(Some(fault.unwrap_or(Refusal::ClientClosed)));
+            }
+        };
+        if let Some(slot) = &life.slot {
+            slot.member().upstream.stats.at(life.worker.lane).faults.up(fault);
+        }
+        self.end(Some(refusal));
     }
 
     /// The request is over: everything it holds is given back.
@@ -147,7 +166,7 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.end(Some(Refusal::UpstreamClosed));
+                this.end_by(error.kind);
                 Poll::Ready(Some(Err(Broken::Upstream(error))))
             }
         }

@@ -50,7 +50,7 @@ async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Re
 
     let question = question(life.connection.listener(), &normal, &parts, life.client);
     let found = view.table.find(&question).ok_or(Refusal::NoRoute)?; // 404
-    life.route = Some(found.rule);
+    life.take_route(found.rule);
     let route = &view.routes[found.rule];
     admit(life, route, &parts).await?; // 429
 

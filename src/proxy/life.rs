@@ -129,6 +129,12 @@ impl Life {
         self.route.map(|index| &self.view.routes[index])
     }
 
+    /// It has a route, by index; it is counted there from now on.
+    pub fn take_route(&mut self, route: usize) {
+        self.route = Some(route);
+        self.view.routes[route].stats.at(self.worker.lane).in_flight.up();
+    }
+
     /// Whether its upstream's drain has ended, so that it must end now.
     pub fn is_cut(&self) -> bool {
         self.slot.as_ref().is_some_and(|slot| slot.member().upstream.cut() <= self.worker.sweep.now())
@@ -176,7 +182,9 @@ impl Life {
         listener.received.add(received);
         listener.sent.add(self.sent);
         if let Some(route) = self.route() {
-            route.stats.at(lane).finished(status, now.since(self.started), received, self.sent);
+            let route = route.stats.at(lane);
+            route.in_flight.down();
+            route.finished(status, now.since(self.started), received, self.sent);
         }
         if let Some(slot) = &self.slot {
             let upstream = slot.member().upstream.stats.at(lane);

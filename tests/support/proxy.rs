@@ -143,7 +143,7 @@ fn completed(text: &str, folder: &Path, level: &str) -> String {
     if !text.contains("workers =") {
         lead += "workers = 2\n";
     }
-    if !text.contains("[log]") && !text.contains("log =") {
+    if !text.contains("[log]") && !text.lines().any(|line| line.trim_start().starts_with("log =")) {
         lead += &format!("log = {{ level = \"{level}\" }}\n");
     }
     lead + text

@@ -84,6 +84,14 @@ impl RawClient {
         (std::mem::take(&mut self.buffer), orderly)
     }
 
+    /// Whether the first bytes that come are these; not so where the connection ends before.
+    pub async fn rest_starts_with(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        while self.buffer.len() < bytes.as_ref().len() && !self.ended {
+            self.read().await;
+        }
+        self.buffer.starts_with(bytes.as_ref())
+    }
+
     /// Waits for the end of the connection; panics if more than its end comes.
     pub async fn closed(&mut self) {
         let (rest, _) = self.rest().await;

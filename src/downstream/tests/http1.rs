@@ -82,12 +82,12 @@ async fn what_is_ambiguous_gets_our_own_400_behind_earlier_answers_and_the_conne
 }
 
 #[tokio::test(flavor = "local")]
-async fn what_hyper_refuses_by_itself_is_heard_of() {
+async fn what_hyper_would_refuse_is_refused_in_our_words() {
     let site = site(&settings());
     let all = site.exchange("GET / HTTP/1.1\r\nhost : x\r\n\r\n").await;
     assert_eq!(statuses(&all), ["400"], "{all}");
     site.closed(&[Closed::Error]).await;
-    assert_eq!(site.heard(), ["unparsable: invalid HTTP header parsed"]);
+    assert_eq!(site.heard(), ["refused: a header line that is none"]);
 }
 
 #[tokio::test(flavor = "local")]

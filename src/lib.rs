@@ -1,17 +1,47 @@
-//! Tidegate.
-pub mod admin;
-pub mod balance;
-pub mod cli;
-pub mod config;
-pub mod control;
-pub mod downstream;
-pub mod health;
-pub mod limit;
-pub mod proxy;
-pub mod retry;
-pub mod route;
-pub mod snapshot;
-pub mod sweep;
-pub mod telemetry;
+//! Tidegate: a layer-7 reverse proxy and load balancer.
+//!
+//! Ground floor first; imports go down only. `ARCHITECTURE.md` is the map with the reasons.
+//!
+//! | floor | rooms |
+//! |---|---|
+//! | words | [`types`] |
+//! | decide: pure, told the time | [`balance`], [`limit`], [`health`], [`retry`], [`route`], [`config`] |
+//! | remember | [`telemetry`], [`snapshot`], [`sweep`] |
+//! | act | [`upstream`] (the far side), [`downstream`] (the near side), [`proxy`] (a request's life), [`admin`], [`control`] (the one writer) |
+//! | people | [`cli`] |
+//!
+//! To run it inside another program, see [`control::start`].
+
 pub mod types;
+
+pub mod balance;
+
+pub mod limit;
+
+pub mod health;
+
+pub mod retry;
+
+pub mod route;
+
+pub mod config;
+
+pub mod telemetry;
+
+pub mod snapshot;
+
+pub mod sweep;
+
+mod socket;
+
 pub mod upstream;
+
+pub mod downstream;
+
+pub mod proxy;
+
+pub mod admin;
+
+pub mod control;
+
+pub mod cli;

@@ -17,12 +17,13 @@ use super::proxy_header::{self, ProxyHeaderError, Start};
 use super::pulse::Pulse;
 use super::roster::Entry;
 use super::seats::Seat;
-use super::socket::{Link, Socket, Wire};
+use super::socket::{Link, Wire};
 use super::terms::Terms;
 use super::tls::{HandshakeError, TlsFacts, TlsTerms};
 use super::watch::{Overdue, State, Watch};
 use super::{http1, http2};
 use crate::config::model::ProxyProtocol;
+use crate::socket::Socket;
 use crate::sweep::Sweep;
 use crate::telemetry::Closed;
 

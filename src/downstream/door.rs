@@ -21,7 +21,7 @@ use super::bind;
 use super::connection::Peer;
 use super::roster::Roster;
 use super::seats::{Seat, Seats};
-use super::socket::Socket;
+use crate::socket::Socket;
 use crate::sweep::Sweep;
 use crate::types::Moment;
 

@@ -2,7 +2,6 @@
 //!
 //! Nothing here knows HTTP; the [`Gate`](super::gate::Gate) between this and hyper does.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,17 +9,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::pulse::Pulse;
-
-/// An accepted socket.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+use crate::socket::Socket;
 
 /// A socket and what has been read ahead of it, counted.
 #[derive(Debug)]
@@ -47,46 +39,6 @@ macro_rules! each {
     };
 }
 
-thread_local! {
-    /// Where the pieces of one small write are put together.
-    static TOGETHER: RefCell<[u8; 4096]> = const { RefCell::new([0; 4096]) };
-}
-
-impl Socket {
-    /// Closing will reset the connection, whatever has not been sent.
-    fn abort(&self) {
-        // A socket that is gone already needs no reset; Unix sockets have none.
-        if let Socket::Tcp(stream) = self {
-            let _ = stream.set_zero_linger();
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, Socket::Tcp | Socket::Unix => poll_write(cx, bytes))
-    }
-
-    /// Small pieces go out as one `send`, which the kernel handles faster than `writev` (4 % of a small request, measured);
-    /// large ones are not copied.
-    fn poll_write_pieces(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if let [piece] = pieces {
-            return self.poll_write(cx, piece);
-        }
-        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
-        TOGETHER.with_borrow_mut(|together| {
-            let Some(space) = together.get_mut(..total) else {
-                return each!(self, Socket::Tcp | Socket::Unix => poll_write_vectored(cx, pieces));
-            };
-            let mut rest = &mut *space;
-            for piece in pieces {
-                let (here, behind) = rest.split_at_mut(piece.len());
-                here.copy_from_slice(piece);
-                rest = behind;
-            }
-            self.poll_write(cx, space)
-        })
-    }
-}
-
 impl Wire {
     pub(super) fn new(socket: Socket, pulse: Arc<Pulse>) -> Self {
         Wire { socket, ahead: BytesMut::new(), pulse }
@@ -106,7 +58,7 @@ impl Wire {
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [0; 4096];
         let mut buf = ReadBuf::new(&mut space);
-        ready!(each!(&mut self.socket, Socket::Tcp | Socket::Unix => poll_read(cx, &mut buf)))?;
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
         let fresh = buf.filled();
         self.pulse.read(fresh.len());
         self.ahead.extend_from_slice(fresh);
@@ -131,7 +83,7 @@ impl AsyncRead for Wire {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(each!(&mut wire.socket, Socket::Tcp | Socket::Unix => poll_read(cx, buf)))?;
+        ready!(Pin::new(&mut wire.socket).poll_read(cx, buf))?;
         wire.pulse.read(buf.filled().len() - before);
         Poll::Ready(Ok(()))
     }
@@ -150,7 +102,7 @@ pub(super) fn give(from: &mut BytesMut, most: usize, buf: &mut ReadBuf<'_>) -> u
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = self.socket.poll_write(cx, bytes);
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
         self.note(written)
     }
 
@@ -159,7 +111,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = self.socket.poll_write_pieces(cx, pieces);
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, pieces);
         self.note(written)
     }
 
@@ -172,7 +124,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&mut self.socket, Socket::Tcp | Socket::Unix => poll_shutdown(cx))
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 

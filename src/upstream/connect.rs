@@ -6,29 +6,30 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::error::{SendError, SendErrorKind, connecting};
-use super::io::{Plain, Stream};
+use super::io::Stream;
 use super::target::{Place, Target};
 use super::tls::alpn;
 use crate::config::model::Protocol;
+use crate::socket::Socket;
 use crate::sweep::{Deadline, Expired};
 
 /// Opens a socket; no bound on how long that takes.
-pub(super) async fn open(place: &Place) -> io::Result<Plain> {
+pub(super) async fn open(place: &Place) -> io::Result<Socket> {
     match place {
-        Place::Unix(path) => UnixStream::connect(path).await.map(Plain::Unix),
+        Place::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
         Place::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             // Neither is worth losing a connection for: the socket works without them.
             let _ = stream.set_nodelay(true);
             let probes = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
             let _ = SockRef::from(&stream).set_tcp_keepalive(&probes);
-            Ok(Plain::Tcp(stream))
+            Ok(Socket::Tcp(stream))
         }
     }
 }
 
 /// Makes the TLS handshake, where the target wants one; no bound on how long that takes.
-pub(super) async fn secure(target: &Target, plain: Plain) -> io::Result<Stream> {
+pub(super) async fn secure(target: &Target, plain: Socket) -> io::Result<Stream> {
     let Some((config, name)) = &target.tls else {
         return Ok(Stream::Plain(plain));
     };

@@ -1,29 +1,21 @@
 //! Sockets to upstreams: TCP or Unix, plain or TLS, one type without boxes.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::wire::Wire;
-
-/// A connected socket.
-#[derive(Debug)]
-pub(super) enum Plain {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+use crate::socket::Socket;
 
 /// A connection ready to carry HTTP.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Plain(Plain),
-    Tls(Box<TlsStream<Plain>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 /// Calls a poll function of whichever stream it is.
@@ -34,60 +26,6 @@ macro_rules! each {
             $other(stream) => Pin::new(stream).$call($($argument),*),
         }
     };
-}
-
-impl AsyncRead for Plain {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, Plain::Tcp | Plain::Unix => poll_read(cx, buf))
-    }
-}
-
-thread_local! {
-    /// Where the pieces of one small write are put together.
-    static TOGETHER: RefCell<[u8; 4096]> = const { RefCell::new([0; 4096]) };
-}
-
-impl AsyncWrite for Plain {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, Plain::Tcp | Plain::Unix => poll_write(cx, bytes))
-    }
-
-    /// Small pieces go out as one `send`, which the kernel handles faster than `writev` (4 % of a small request, measured);
-    /// large ones are not copied.
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if let [piece] = pieces {
-            return self.poll_write(cx, piece);
-        }
-        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
-        TOGETHER.with_borrow_mut(|together| {
-            let Some(space) = together.get_mut(..total) else {
-                return each!(self, Plain::Tcp | Plain::Unix => poll_write_vectored(cx, pieces));
-            };
-            let mut rest = &mut *space;
-            for piece in pieces {
-                let (here, behind) = rest.split_at_mut(piece.len());
-                here.copy_from_slice(piece);
-                rest = behind;
-            }
-            self.poll_write(cx, space)
-        })
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, Plain::Tcp | Plain::Unix => poll_shutdown(cx))
-    }
 }
 
 impl AsyncRead for Stream {

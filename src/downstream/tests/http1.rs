@@ -1,6 +1,6 @@
 use super::*;
 use crate::downstream::attend::{Arrival, attend};
-use crate::downstream::socket::Socket;
+use crate::socket::Socket;
 
 const CLOSE: &str = "connection: close\r\n\r\n";
 

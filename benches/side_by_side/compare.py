@@ -2,6 +2,7 @@
 """CPU per request of proxies, side by side; see README.md."""
 import argparse
 import os
+import random
 import re
 import shutil
 import signal
@@ -18,7 +19,6 @@ from peers import PEERS, Setting, installed
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE / "tools/target/release"
 TICK = os.sysconf("SC_CLK_TCK")
-FIRST_PORT = int(os.environ.get("BENCH_PORT", "26000"))
 USUAL = "small,b10k,b1m,post10k,close,rate,tls,handshake,h2,h2_b1m"
 
 
@@ -28,6 +28,23 @@ def output(*command):
 
 def pinned(core, command):
     return ["taskset", "-c", str(core), *command] if ARGUMENTS.pin else command
+
+
+def free_ports(upstreams):
+    """The first of enough free ports in a row, below those that the system hands out to clients."""
+    def taken(port):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return True
+            return False
+    for _ in range(50):
+        first = random.randrange(10000, 31000 - upstreams)
+        if not any(taken(port) for port in range(first, first + 100 + upstreams)):
+            return first
+    sys.exit("no free ports")
 
 
 def certificate(folder):
@@ -82,9 +99,9 @@ class Proxy:
     def __init__(self, name, number, folder):
         self.name, self.folder = name, folder / name
         self.folder.mkdir()
-        self.http = FIRST_PORT + 100 + number * 10
+        self.http = FIRST_PORT + number * 10
         self.https = self.http + 1
-        upstreams = range(FIRST_PORT + 1000, FIRST_PORT + 1000 + ARGUMENTS.upstreams)
+        upstreams = range(FIRST_PORT + 100, FIRST_PORT + 100 + ARGUMENTS.upstreams)
         setting = Setting(self.folder, self.http, self.https, list(upstreams), ARGUMENTS.workers, ARGUMENTS.routes,
                           folder / "cert.pem", folder / "key.pem")
         files, command, self.reload_signal = PEERS[name](setting)
@@ -271,7 +288,7 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="side-by-side-"))
     folder.chmod(0o755)  # workers of other users read the certificate
     certificate(folder)
-    backend = subprocess.Popen(pinned(1, [str(TOOLS / "backend"), str(FIRST_PORT + 1000), str(ARGUMENTS.upstreams)]))
+    backend = subprocess.Popen(pinned(1, [str(TOOLS / "backend"), str(FIRST_PORT + 100), str(ARGUMENTS.upstreams)]))
     started = []
     try:
         time.sleep(0.3)
@@ -295,5 +312,6 @@ def main():
 
 
 ARGUMENTS = parse()
+FIRST_PORT = free_ports(ARGUMENTS.upstreams)
 if __name__ == "__main__":
     main()

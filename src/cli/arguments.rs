@@ -77,7 +77,7 @@ pub(super) enum Command {
         #[command(flatten)]
         admin: AdminArguments,
     },
-    /// Give an upstream another weight, until the configuration is next read
+    /// Give an upstream another weight, until the configuration gives it another one
     Weight {
         #[command(flatten)]
         upstream: UpstreamName,

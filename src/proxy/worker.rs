@@ -112,9 +112,13 @@ impl Worker {
         let mut seen = self.view().generation;
         loop {
             interval.tick().await;
+            // Looked at before the clock: whoever is woken must find the cut in the past.
+            let cut = self.has_cut();
             let now = Clock::now();
             self.sweep.tick(now);
-            self.wake_if_cut();
+            if cut {
+                self.sweep.wake_all();
+            }
             ticks += 1;
             if ticks.is_multiple_of(2) {
                 self.lines.borrow_mut().tick();
@@ -133,11 +137,10 @@ impl Worker {
         self.far.retain(|id| view.has_target(id));
     }
 
-    /// Bodies look at their upstream's `cut` only when they are polled: wake them all when something has been cut.
-    fn wake_if_cut(&self) {
+    /// Whether an upstream's requests have been cut since this was last asked. Bodies look for that only when they are polled, so all
+    /// must be woken then.
+    fn has_cut(&self) -> bool {
         let epoch = self.cut_epoch.load(std::sync::atomic::Ordering::Acquire);
-        if self.cuts.replace(epoch) != epoch {
-            self.sweep.wake_all();
-        }
+        self.cuts.replace(epoch) != epoch
     }
 }

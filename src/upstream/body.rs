@@ -127,13 +127,13 @@ impl<B: RequestBody> Open<B> {
         if malformed { BodyErrorKind::Malformed } else { BodyErrorKind::Cut }
     }
 
-    /// Whether silence has lasted too long.
+    /// Whether silence has lasted too long. Without a bound the clock is waited for all the same: at the end of a drain it wakes us.
     fn stalled(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.idle.is_some() && !self.waiting {
+        if !self.waiting {
             self.waiting = true;
             self.clock.set_after(self.idle);
         }
-        self.waiting && self.clock.poll_expired(cx).is_ready()
+        self.clock.poll_expired(cx).is_ready()
     }
 
     /// hyper takes an HTTP/2 stream that was reset with NO_ERROR for one that ended. It has ended only if it said so.

@@ -227,7 +227,8 @@ pub(super) async fn first_byte<F: Future>(
         if let Poll::Ready(output) = answer.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        let Some(limit) = limit else { return Poll::Pending };
+        // Without a bound the clock, which is not set, is waited for all the same: at the end of a drain it wakes us.
+        let Some(limit) = limit else { return clock.poll_expired(cx).map(|()| Err(SendErrorKind::FirstByteTimeout)) };
         while clock.poll_expired(cx).is_ready() {
             match wire.overdue(limit, &mut progress) {
                 Ok(until) => clock.set(until),

@@ -73,7 +73,8 @@ where
         if before != (up.moved, down.moved) {
             heard = sweep.now();
         }
-        let Some(idle) = idle else { return Poll::Pending };
+        // Without a bound the clock, which is not set, is waited for all the same: at the end of a drain it wakes us.
+        let Some(idle) = idle else { return clock.poll_expired(cx).map(|()| TunnelEnd::Idle) };
         while clock.poll_expired(cx).is_ready() {
             let until = heard + idle + Sweep::TICK;
             if until <= sweep.now() {

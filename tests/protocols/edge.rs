@@ -113,3 +113,25 @@ async fn a_header_is_optional_where_it_is_accepted() {
     }
     assert!(raw.response().await.text().contains("203.0.113.7"));
 }
+
+#[tokio::test]
+async fn a_header_comes_before_tls() {
+    let authority = Authority::new();
+    let own = authority.signs("app.test");
+    let a = upstream().start().await;
+    let extra = "proxy_protocol = \"require\"\ntrusted_proxies = [\"127.0.0.0/8\"]\ntls = { certificate = \"own.pem\", key = \"own.key\" }";
+    let builder = proxy(&APP.replace("EXTRA", extra)).with("a", &a);
+    let proxy = builder.file("own.pem", &own.certificate).file("own.key", &own.key).start().await;
+    let mut stream = tokio::net::TcpStream::connect(proxy.address("web")).await.unwrap();
+    stream.write_all(&version_2([203, 0, 113, 7])).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(authority.client(&[]));
+    let name = rustls_pki_types::ServerName::try_from("app.test").unwrap();
+    let mut stream = soon("a handshake", connector.connect(name, stream)).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(
+        answer.contains("[\"x-real-ip\",\"203.0.113.7\"]") && answer.contains("[\"x-forwarded-proto\",\"https\"]"),
+        "{answer}"
+    );
+}

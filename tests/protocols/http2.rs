@@ -244,3 +244,58 @@ async fn a_drain_says_goaway_and_lets_streams_finish() {
     assert_eq!(answer.unwrap().0.status(), 200);
     assert!(session.ready().await.is_err());
 }
+
+#[tokio::test]
+async fn a_body_that_stops_coming_or_is_too_long_ends_its_own_stream() {
+    let limits = "body_timeout = \"300ms\"\nmax_body = \"1KiB\"\n[pool.app]";
+    let (a, proxy) = app(&APP.replace("[pool.app]", limits)).await;
+    let session = session(proxy.address("web")).await;
+    let post = |body: Bytes| {
+        let mut session = session.clone();
+        async move {
+            let request = Request::post("http://app.test/upload").body(()).unwrap();
+            let (response, mut stream) = session.send_request(request, false).unwrap();
+            stream.send_data(body, false).unwrap();
+            let answer = whole(response).await;
+            drop(stream);
+            answer
+        }
+    };
+    assert_eq!(post(Bytes::from("beginning")).await.unwrap().0.status(), 408);
+    assert_eq!(post(Bytes::from(vec![b'x'; 5000])).await.unwrap().0.status(), 413);
+    eventually("the upstream is told", || a.stats().in_flight() == 0).await;
+    let request = Request::get("http://app.test/").body(()).unwrap();
+    let (response, _) = session.clone().send_request(request, true).unwrap();
+    assert_eq!(whole(response).await.unwrap().0.status(), 200);
+}
+
+#[tokio::test]
+async fn an_http2_upstream_that_dies_breaks_what_it_had_begun_and_nothing_else() {
+    let (mut a, b) = (upstream().named("a").start().await, upstream().named("b").start().await);
+    let text = APP.replace("\"{a}\"", "\"{a}\", \"{b}\"").replace("[[route]]", "protocol = \"h2\"\n[[route]]");
+    let proxy = proxy(&text).with("a", &a).with("b", &b).start().await;
+    let http = proxy.client();
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let mut events = proxy.client().get("/sse?interval=5ms").open().await;
+        let ours = events.text().await.contains("a says");
+        streams.push((events, ours));
+    }
+    a.kill().await;
+    for (events, ours) in &mut streams {
+        if *ours {
+            while let Some(piece) = events.next().await {
+                if piece.is_err() {
+                    *ours = false;
+                    break;
+                }
+            }
+            assert!(!*ours, "a broken stream must not look whole");
+        } else {
+            events.text().await;
+        }
+    }
+    for _ in 0..20 {
+        assert_eq!(http.get("/").await.upstream(), "b");
+    }
+}

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod drain;
 mod edge;
 mod http2;
 mod stream;

@@ -272,3 +272,40 @@ async fn a_tunnel_carries_much_in_both_directions_at_once() {
     assert_eq!(all.len(), MUCH);
     assert!(all.iter().all(|byte| *byte == 42));
 }
+
+#[tokio::test]
+async fn a_websocket_goes_over_tls_on_both_sides() {
+    let authority = Authority::new();
+    let (own, a) =
+        (authority.signs("app.test"), upstream().tls(authority.server("127.0.0.1", &["http/1.1"])).start().await);
+    let text = APP
+        .replace("[pool.app]", "tls = { certificate = \"own.pem\", key = \"own.key\" }\n[pool.app]")
+        .replace("[[route]]", "tls = { ca = \"ca.pem\" }\n[[route]]");
+    let builder = proxy(&text).with("a", &a).file("own.pem", &own.certificate).file("own.key", &own.key);
+    let proxy = builder.file("ca.pem", &authority.pem).start().await;
+    let http = client(proxy.address("web")).tls(authority.client(&["http/1.1"]), "app.test");
+    let call = http.get("/ws").header("Connection", "upgrade").header("Upgrade", "echo");
+    let mut tunnel = call.upgrade().await.unwrap_or_else(|answer| panic!("{}", answer.status));
+    tunnel.write_all(b"over TLS").await.unwrap();
+    let mut heard = [0; 8];
+    soon("the echo", tunnel.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"over TLS");
+    tunnel.shutdown().await.unwrap();
+    assert_eq!(soon("the end", tunnel.read(&mut heard)).await.unwrap(), 0);
+    eventually("the upstream is free again", || a.stats().in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_towards_http2_upstreams_is_an_ordinary_request_or_a_plain_no() {
+    let text = APP.replace("[[route]]", "protocol = \"h2\"\n[[route]]");
+    let (a, proxy) = app(&text).await;
+    let mut raw = raw_client(proxy.address("web")).await;
+    raw.send("GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").await;
+    let answer = raw.response().await;
+    println!("{} {:?} {}", answer.first_line, answer.headers, answer.text());
+    assert!(answer.status == 200 || answer.status == 501 || answer.status == 502, "{answer:?}");
+    // Whatever the answer was, the connection is in order.
+    raw.send("GET /y HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(raw.response().await.status, 200);
+    assert_eq!(a.stats().in_flight(), 0);
+}

@@ -329,6 +329,44 @@ async fn a_body_is_no_request_whatever_it_looks_like() {
 }
 
 #[tokio::test]
+async fn a_body_that_nobody_wanted_is_no_request_either() {
+    let a = scripted().answers(OK).start().await;
+    let limited = "[[route]]\npath = \"/limited\"\npool = \"app\"\nlimit = { rate = \"1/h\", per = \"all\" }";
+    let text = format!("{PLAIN}\n[[route]]\npath = \"/fixed\"\nrespond = 200\n{limited}\n");
+    let proxy = proxy(&text).with("a", &a).start().await;
+    assert_eq!(proxy.client().get("/limited").await.status, 200);
+    let length = SMUGGLED.len();
+    let bodies = [
+        format!("Content-Length: {length}\r\n\r\n{SMUGGLED}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"),
+    ];
+    for (path, status) in [("/fixed", 200), ("/limited", 429)] {
+        for body in &bodies {
+            for split in [0, 12, body.find("GET").unwrap(), body.len()] {
+                let mut raw = raw_client(proxy.address("web")).await;
+                raw.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{}", &body[..split])).await;
+                if body[..split].contains("\r\n\r\n") {
+                    assert_eq!(raw.response().await.status, status, "{path}");
+                }
+                // We may have closed behind the answer.
+                let _ = raw.try_send(&body[split..]).await;
+                if !body[..split].contains("\r\n\r\n") {
+                    assert_eq!(raw.response().await.status, status, "{path}");
+                }
+                let _ = raw.try_send(GOOD.replace("1.1\r\n", "1.1\r\nConnection: close\r\n")).await;
+                let (rest, _) = raw.rest().await;
+                let rest = String::from_utf8_lossy(&rest);
+                assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 200 OK\r\n"), "{path} {split}: {rest}");
+                assert!(rest.matches("HTTP/1.1 ").count() <= 1, "{path} {split}: {rest}");
+            }
+        }
+    }
+    for connection in 0..a.connections() {
+        assert!(!a.received(connection).contains("smuggled"));
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_its_client_breaks_off_is_never_complete_to_the_upstream() {
     let heads = ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"];
     for head in heads {

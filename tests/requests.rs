@@ -499,6 +499,65 @@ async fn a_request_without_a_route_is_404_and_the_connection_stays() {
     }
 }
 
+#[tokio::test]
+async fn every_answer_of_our_own_says_why() {
+    let (a, mut gone) = (upstream().start().await, upstream().start().await);
+    let text = r#"
+        [listener.web]
+        bind = "127.0.0.1:0"
+        [pool.full]
+        upstreams = { address = "{a}", max_connections = 1 }
+        [pool.empty]
+        [pool.gone]
+        upstreams = "{gone}"
+        [pool.secret]
+        upstreams = "{a}"
+        tls = { verify = false }
+        [[route]]
+        path = "/full"
+        pool = "full"
+        rewrite = { path = "/sse?interval=1h" }
+        [[route]]
+        path = "/empty"
+        pool = "empty"
+        [[route]]
+        path = "/gone"
+        pool = "gone"
+        [[route]]
+        path = "/secret"
+        pool = "secret"
+    "#;
+    let proxy = proxy(text).with("a", &a).with("gone", &gone).start().await;
+    gone.kill().await;
+    let client = proxy.client();
+    let mut only = client.get("/full").open().await;
+    only.text().await;
+    let table = [
+        ("/full", 503, "connection_limit_reached", "upstreams_full"),
+        ("/empty", 503, "destination_unavailable", "no_upstream"),
+        ("/gone", 502, "connection_refused", "connect_failed"),
+        ("/secret", 502, "tls_protocol_error", "tls_failed"),
+        ("/nowhere", 404, "destination_not_found", "no_route"),
+    ];
+    for two in [false, true] {
+        let client = if two { proxy.client().http2() } else { proxy.client() };
+        for (path, status, token, reason) in table {
+            let answer = client.get(path).await;
+            let signed = format!("tidegate; error={token}");
+            assert_eq!(
+                (answer.status.as_u16(), answer.header("proxy-status")),
+                (status, Some(signed.as_str())),
+                "{path}"
+            );
+            let head = client.call(Method::HEAD, path).await;
+            assert_eq!((head.status.as_u16(), head.body.len()), (status, 0), "{path}");
+            let series = format!("tidegate_refusals_total{{reason=\"{reason}\"}}");
+            let count = if two { 4.0 } else { 2.0 };
+            until("it is counted", async || (proxy.metric(&series).await == Some(count)).then_some(())).await;
+        }
+    }
+}
+
 // ---- what upstreams are told
 
 #[tokio::test]

@@ -1079,14 +1079,15 @@ async fn the_access_log_has_a_combined_line_for_each_request() {
     let client = proxy.client();
     assert_eq!(client.get("/quiet").await.status, 200);
     let mut raw = raw_client(proxy.address("web")).await;
-    raw.send("GET /bytes/7?q=1 HTTP/1.1\r\nHost: a\r\nReferer: http://b/\r\nUser-Agent: te\"st\r\n\r\n").await;
+    raw.send("GET /bytes/7?q=1 HTTP/1.1\r\nHost: a\r\nAuthorization: Basic YW5uOnNlY3JldA==\r\nReferer: http://b/\r\nUser-Agent: te\"st\r\n\r\n").await;
     assert_eq!(raw.response().await.status, 200);
     eventually("its line is there", || lines().len() == 1).await;
     assert_eq!(client.post("/status/404", "x").await.status, 404);
     eventually("both lines are there", || lines().len() >= 2).await;
     let lines = lines();
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].starts_with("127.0.0.1 - - ["), "{lines:?}");
+    assert!(lines[0].starts_with("127.0.0.1 - ann ["), "{lines:?}");
+    assert!(lines[1].starts_with("127.0.0.1 - - ["), "{lines:?}");
     assert!(lines[0].ends_with(r#"] "GET /bytes/7?q=1 HTTP/1.1" 200 7 "http://b/" "te\x22st""#), "{lines:?}");
     assert!(lines[1].contains(r#"] "POST /status/404 HTTP/1.1" 404 "#), "{lines:?}");
     assert!(lines[1].ends_with(r#" "-" "-""#), "{lines:?}");
@@ -1131,5 +1132,8 @@ async fn the_access_log_by_a_template_tells_of_clients_that_left_and_of_refusals
     raw.send("BAD\r\n\r\n").await;
     assert_eq!(raw.response().await.status, 400);
     assert_eq!(proxy.client().get("/bytes/1").await.status, 200);
-    eventually("the line is there", || lines().iter().any(|line| line == "GET /bytes/1 200 - 200 1")).await;
+    eventually("both lines are there", || lines().len() == 5).await;
+    let mut last = lines().split_off(3);
+    last.sort();
+    assert_eq!(last, ["- - 400 bad_request - 0", "GET /bytes/1 200 - 200 1"]);
 }

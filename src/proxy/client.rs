@@ -195,9 +195,52 @@ pub fn request_id<'h>(
     headers.get(X_REQUEST_ID)
 }
 
+/// Who the client says it is: the name in `Authorization: Basic` (RFC 7617), as it says and unverified.
+pub fn user(headers: &HeaderMap) -> Option<String> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = base64(token.trim().trim_end_matches('=').as_bytes())?;
+    let name = decoded.split(|byte| *byte == b':').next()?;
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
+/// RFC 4648 §4, without its padding.
+fn base64(digits: &[u8]) -> Option<Vec<u8>> {
+    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(digits.len()), 0u32, 0);
+    for digit in digits {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+        }
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_is_who_basic_authorization_names() {
+        let user = |value: &str| user(&headers(&[("authorization", value)]));
+        assert_eq!(user("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==").as_deref(), Some("Aladdin"));
+        assert_eq!(user("basic Og").as_deref(), Some(""));
+        for none in ["Bearer QWxhZGRpbg", "Basic", "Basic ***", ""] {
+            assert_eq!(user(none), None, "{none}");
+        }
+    }
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         lines

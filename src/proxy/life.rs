@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
+use super::client::user;
 use super::pick::Slot;
 use super::request_body::Inbound;
 use super::tunnel::Joint;
@@ -78,6 +79,7 @@ pub struct Life {
 #[derive(Debug)]
 pub struct Facts {
     target: Uri,
+    user: Option<String>,
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
@@ -206,7 +208,7 @@ impl Life {
         let line = Line {
             at: now,
             client: Some(self.client),
-            user: "",
+            user: facts.user.as_deref().unwrap_or_default(),
             method: self.method.as_str(),
             target: facts.target.path_and_query().map_or("*", |target| target.as_str()),
             version: self.version,
@@ -253,6 +255,7 @@ impl Facts {
     fn gather(parts: &Parts) -> Self {
         Facts {
             target: parts.uri.clone(),
+            user: user(&parts.headers),
             host: parts.headers.get(http::header::HOST).cloned(),
             user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
             referer: parts.headers.get(http::header::REFERER).cloned(),

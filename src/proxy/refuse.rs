@@ -7,8 +7,12 @@ use http::{Response, StatusCode};
 use super::body::{Body, Content, without_body_where_there_is_none};
 use super::life::Life;
 use super::pages::Page;
+use super::refusal::Row;
 use super::{Connection, Refusal, Worker};
 use crate::limit;
+use crate::snapshot::View;
+use crate::telemetry::access::Line;
+use crate::types::Clock;
 
 /// `Proxy-Status`, RFC 9209.
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -69,7 +73,26 @@ pub(super) fn unread(worker: &Worker, connection: &Connection, refusal: Refusal)
     let status = refusal.status();
     let mut response = plain(status, view.pages.find(status).cloned(), row.text);
     sign(response.headers_mut(), row.proxy_status);
+    if let Some(format) = &view.access_log {
+        let Content::Whole(body) = response.body() else { return response.map(Body::detached) };
+        worker.log(format, &unread_line(&view, connection, row, body.len() as u64));
+    }
     response.map(Body::detached)
+}
+
+/// What is known of a request that could not be read: who sent it and how it was refused.
+fn unread_line<'a>(view: &'a View, connection: &'a Connection, row: &'a Row, sent: u64) -> Line<'a> {
+    Line {
+        at: Clock::now(),
+        client: Some(connection.client()),
+        scheme: connection.scheme(),
+        status: row.status,
+        sent,
+        listener: &view.listeners[connection.listener()].name,
+        refusal: row.label,
+        tls: connection.tls_version(),
+        ..Line::default()
+    }
 }
 
 fn sign(headers: &mut HeaderMap, token: &str) {

@@ -61,6 +61,9 @@ pub(super) fn own(
         Action::Pool(_) | Action::Split(_) => return Err(Refusal::Internal.into()),
     };
     route.response_headers.apply(response.headers_mut(), &facts, &mut text);
+    if passes_for_a_tunnel(life, response.status()) {
+        return Err(Refusal::ConnectMethod.into());
+    }
     life.status = Some(response.status());
     Ok(without_body_where_there_is_none(response, parts.method == http::Method::HEAD))
 }
@@ -91,6 +94,9 @@ pub(super) fn upstream(
     if let Some(protocol) = protocol {
         return tunnel::switch(life, exchange, head, protocol, answer.upgraded);
     }
+    if passes_for_a_tunnel(life, head.status) {
+        return Err(Refusal::BadResponse.into());
+    }
     if route.intercept_errors
         && (head.status.is_client_error() || head.status.is_server_error())
         && let Some(page) = page(life, head.status)
@@ -99,6 +105,11 @@ pub(super) fn upstream(
         return Ok(without_body_where_there_is_none(response, exchange.head.method == http::Method::HEAD));
     }
     Ok(Response::from_parts(head, Content::Upstream(body)))
+}
+
+/// Whether an answer that is none of a tunnel would be taken for one: over HTTP/2 any 2xx tells that the tunnel is open (RFC 8441 §5).
+fn passes_for_a_tunnel(life: &Life, status: StatusCode) -> bool {
+    life.method == http::Method::CONNECT && status.is_success()
 }
 
 /// Keeps the client where it is: inserts the pool's cookie, or learns the key that the answer holds.

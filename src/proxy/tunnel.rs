@@ -44,8 +44,8 @@ impl Switching {
     /// What the request asks for, written into its headers as an HTTP/1.1 upstream wants it.
     pub(super) fn asked(parts: &mut Parts, normal: &Normal<'_>, random: u128) -> Option<Switching> {
         if let Some(protocol) = parts.extensions.remove::<hyper::ext::Protocol>() {
-            let protocol = HeaderValue::from_str(protocol.as_str()).ok()?;
             parts.method = Method::GET;
+            let protocol = HeaderValue::from_str(protocol.as_str()).ok()?;
             parts.headers.insert(SEC_WEBSOCKET_KEY, websocket_key(random));
             parts.headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
             return Switching::to(parts, protocol, true);

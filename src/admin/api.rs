@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::Denial;
 use super::model::{PoolStatus, Status, UpstreamStatus};
-use super::{Access, Change, ChangeError, Control};
+use super::{Access, Change, ChangeError, Control, MAX_WEIGHT};
 use crate::health;
 use crate::telemetry;
 use crate::types::parse_duration;
@@ -130,7 +130,10 @@ impl Asked {
             "maintenance" => Ok(Change::Maintenance),
             "weight" => {
                 let value = self.value.as_deref().map(str::parse).transpose();
-                value.map(Change::Weight).map_err(|_| bad("value: expected a whole number from 0".to_owned()))
+                match value {
+                    Ok(weight) if weight.is_none_or(|weight| weight <= MAX_WEIGHT) => Ok(Change::Weight(weight)),
+                    _ => Err(bad(format!("value: expected a whole number from 0 to {MAX_WEIGHT}"))),
+                }
             }
             _ => Err(Failed(StatusCode::NOT_FOUND, format!("there is no change `{word}`"))),
         }

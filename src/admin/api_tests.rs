@@ -159,6 +159,7 @@ async fn what_cannot_be_done_is_told_and_not_done() {
         (Method::POST, "/pools/app/upstreams/a:1/explode", 404),
         (Method::POST, "/pools/app/upstreams/a:1/drain?deadline=soon", 400),
         (Method::POST, "/pools/app/upstreams/a:1/weight?value=-1", 400),
+        (Method::POST, "/pools/app/upstreams/a:1/weight?value=1000001", 400),
         (Method::GET, "/pools/app/upstreams/a:1/drain", 405),
         (Method::GET, "/reload", 405),
         (Method::GET, "/pools/other", 404),

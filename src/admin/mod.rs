@@ -59,6 +59,9 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn ready(&self) -> bool;
 }
 
+/// The largest weight, as in the configuration.
+pub const MAX_WEIGHT: u32 = 1_000_000;
+
 /// What can be done with an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::MAX_WEIGHT;
 use crate::types::{Bind, Share, parse_duration};
 
 /// A layer-7 reverse proxy and load balancer.
@@ -56,7 +57,7 @@ pub(super) enum Command {
         #[command(flatten)]
         admin: AdminArguments,
     },
-    /// Bring an upstream back from a drain
+    /// Bring an upstream back from a drain or maintenance; the same as `ready`
     Undrain {
         #[command(flatten)]
         upstream: UpstreamName,
@@ -70,7 +71,7 @@ pub(super) enum Command {
         #[command(flatten)]
         admin: AdminArguments,
     },
-    /// Bring an upstream back from maintenance or a drain
+    /// Bring an upstream back from maintenance or a drain; the same as `undrain`
     Ready {
         #[command(flatten)]
         upstream: UpstreamName,
@@ -82,6 +83,7 @@ pub(super) enum Command {
         #[command(flatten)]
         upstream: UpstreamName,
         /// The new weight; without it, the configured one again
+        #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_WEIGHT)))]
         weight: Option<u32>,
         #[command(flatten)]
         admin: AdminArguments,
@@ -138,8 +140,23 @@ pub(super) struct DemoArguments {
     pub(super) seconds: Option<u32>,
 }
 
+/// What the paths of `tidegate upstream` answer.
+const PATHS: &str = "\
+Some paths answer in their own way; any other, as JSON, what it was asked:
+  /echo            the request's body
+  /bytes/SIZE      so many bytes, such as /bytes/10MiB
+  /sse             an event stream; ?interval=100ms
+  /slow/DURATION   the answer, later
+  /status/CODE     an answer with this status
+  /fail, /hang     a reset, or nothing at all
+  /mcp             a session, by Mcp-Session-Id
+  /health          200, or 503 after POST /health/down; POST /health/up heals it
+  /stats           what it has seen
+WebSocket and other upgrades are echoed, gRPC too.";
+
 /// `tidegate upstream`.
 #[derive(Debug, Args)]
+#[command(after_help = PATHS)]
 pub(super) struct UpstreamArguments {
     /// Where to listen: an address with a port (0 for a free one) or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001")]

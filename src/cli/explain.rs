@@ -51,7 +51,9 @@ impl Asked {
     fn read(arguments: &ExplainArguments, config: &Config) -> Result<Asked, Failure> {
         let wrong = |what: String| Failure::Usage(what);
         let url = arguments.url.split('#').next().unwrap_or_default();
-        let uri: Uri = url.parse().map_err(|error| wrong(format!("{url}: {error}")))?;
+        let uri: Uri = url.parse().map_err(|error| {
+            wrong(format!("{url}: {error}; expected a URL such as http://api.example.com/v1, or a path such as /v1"))
+        })?;
         let headers = read_headers(&arguments.headers)?;
         let authority = match headers.get(header::HOST) {
             Some(host) => host.to_str().unwrap_or_default().to_owned(),

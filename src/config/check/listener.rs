@@ -1,6 +1,7 @@
 //! Listeners: addresses, protocols, TLS.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::Check;
@@ -40,6 +41,10 @@ impl Check<'_> {
                 self.report.clash(at, &first.clone(), format!("two listeners on one address, {bind}"), labels);
             }
             None => {
+                if let Some((other, first)) = taken.iter().find(|(other, _)| overlap(bind, other)) {
+                    let what = format!("{bind} and {other} overlap: one of them is every address of that port");
+                    self.report.clash(at, &first.clone(), what, ["first here", "again here"]);
+                }
                 taken.insert(bind, at.clone());
             }
         }
@@ -80,4 +85,11 @@ impl Check<'_> {
     fn only_tcp(&self, listener: &Listener) -> bool {
         listener.bind.iter().all(|bind| matches!(bind, Bind::Tcp(_)))
     }
+}
+
+/// Whether one of them is every address, the other's among them: the system refuses the second. `[::]` is IPv4 too.
+fn overlap(one: &Bind, other: &Bind) -> bool {
+    let (Bind::Tcp(one), Bind::Tcp(other)) = (one, other) else { return false };
+    let holds = |all: &SocketAddr, it: &SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || it.is_ipv4());
+    one.port() == other.port() && (holds(one, other) || holds(other, one))
 }

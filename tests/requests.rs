@@ -248,9 +248,7 @@ async fn a_rewrite_changes_the_path_that_the_upstream_sees() {
         path = "/blog"
         pool = "app"
         rewrite = { regex = "/([0-9]{4})/([^/]+)$", to = "/post-$2-of-$1" }
-        "#
-        .replace("${name}", "$1")
-        .as_str(),
+        "#,
     )
     .with("a", &a)
     .start()

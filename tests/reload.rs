@@ -299,6 +299,8 @@ async fn streams_of_what_is_removed_go_on() {
     eventually("the old listener is closed", || std::net::TcpStream::connect(old).is_err()).await;
     let leaving = proxy.upstream("app", &a.address()).await.expect("it still finishes its stream");
     assert!(leaving.removed && leaving.state.word() == "draining" && leaving.in_flight == 1, "{leaving:?}");
+    let leaving = proxy.upstream("gone", &a.address()).await.expect("so does the pool that is removed");
+    assert!(leaving.removed && leaving.state.word() == "draining", "{leaving:?}");
     for _ in 0..20 {
         events.text().await;
         for other in &mut others {

@@ -27,6 +27,8 @@ pub(super) struct PoolState {
     policy: Arc<Policy>,
     kept: Arc<PoolKept>,
     members: Vec<MemberState>,
+    /// Where in `members` each is, by its address: ten thousand are checked thousands of times a second.
+    places: HashMap<Arc<str>, usize>,
     /// What names stood for when they were last resolved, by address as configured.
     resolved: HashMap<Address, Vec<Resolved>>,
     registry: Arc<Registry>,
@@ -96,6 +98,7 @@ impl PoolState {
             far,
             kept: Arc::new(kept),
             members: Vec::new(),
+            places: HashMap::new(),
             resolved: HashMap::new(),
             registry,
             events,
@@ -242,7 +245,7 @@ impl PoolState {
         for member in &mut self.members {
             news.extend(news_of(&self.name, &member.upstream, member.standing.adopt(&self.policy, crowd, now)));
         }
-        self.dirty = true;
+        self.index();
         news
     }
 
@@ -265,13 +268,27 @@ impl PoolState {
         }
     }
 
+    /// Where this upstream is; nothing where it is no member any more, even if another has its address.
+    fn place_of(&self, upstream: &Arc<Upstream>) -> Option<usize> {
+        let place = *self.places.get(&upstream.address)?;
+        self.members.get(place).is_some_and(|member| Arc::ptr_eq(&member.upstream, upstream)).then_some(place)
+    }
+
+    /// The members have become others.
+    fn index(&mut self) {
+        let addresses = self.members.iter().map(|member| member.upstream.address.clone());
+        self.places = addresses.zip(0..).collect();
+        self.dirty = true;
+    }
+
     fn crowd(&self) -> Crowd {
         Crowd::of(self.members.iter().map(|member| &member.standing))
     }
 
     /// A health check of `upstream` has ended.
     pub(super) fn checked(&mut self, upstream: &Arc<Upstream>, result: Result<(), &str>, now: Moment) -> Option<News> {
-        let member = self.members.iter_mut().find(|member| Arc::ptr_eq(&member.upstream, upstream))?;
+        let place = self.place_of(upstream)?;
+        let member = &mut self.members[place];
         let outcome = if result.is_ok() { Outcome::Ok } else { Outcome::Failed };
         upstream.stats.control.checks.up(outcome);
         let change = member.standing.checked(result, &self.policy, now)?;
@@ -282,7 +299,8 @@ impl PoolState {
     /// Requests have shown something of `upstream`.
     pub(super) fn tripped(&mut self, upstream: &Arc<Upstream>, trip: Trip, now: Moment) -> Option<News> {
         let crowd = self.crowd();
-        let member = self.members.iter_mut().find(|member| Arc::ptr_eq(&member.upstream, upstream))?;
+        let place = self.place_of(upstream)?;
+        let member = &mut self.members[place];
         let change = member.standing.tripped(trip, &self.policy, crowd, now)?;
         if matches!(trip, Trip::Failing(_)) && change.to == State::Down {
             upstream.stats.control.ejections.up();
@@ -347,7 +365,9 @@ impl PoolState {
         }
         let before = self.members.len();
         self.members.retain(|member| !(member.leaving && member.standing.state() == State::Drained));
-        self.dirty |= self.members.len() != before;
+        if self.members.len() != before {
+            self.index();
+        }
         (news, cut)
     }
 

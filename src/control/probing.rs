@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
@@ -53,6 +54,9 @@ impl Probing {
     }
 }
 
+/// Checks at once, of all upstreams: ten thousand that start together must not use up the process's sockets.
+static AT_ONCE: Semaphore = Semaphore::const_new(512);
+
 async fn ask_for_ever(
     question: Probe,
     interval: Duration,
@@ -61,7 +65,10 @@ async fn ask_for_ever(
     events: UnboundedSender<Event>,
 ) {
     loop {
+        // It is never closed.
+        let permit = AT_ONCE.acquire().await;
         let result = probe(&target, &question).await.map_err(|failure| failure.to_string());
+        drop(permit);
         if events.send(Event::Checked { upstream: upstream.clone(), result }).is_err() {
             return;
         }

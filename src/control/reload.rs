@@ -1,6 +1,7 @@
 //! A new configuration: whole, or not at all.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -38,29 +39,33 @@ impl Control {
         }
         // Before they are read: what changes meanwhile is another edit.
         let _ = self.watched.changed();
-        let outcome = config::from_disk(&self.options.file);
+        let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| config::from_disk(&self.options.file))) else {
+            // A bug that an odd text brings out ends nothing that runs.
+            return self.refused(cause, vec!["reading it has panicked, which is a bug of Tidegate's".to_owned()]);
+        };
         // Also after an error: the file that would mend it is among them.
         self.watched.watch(&watched_files(&outcome));
         let applied = self.apply(&outcome);
-        let accepted = applied.is_ok();
-        if !accepted {
+        if let Err(problems) = applied {
             self.listeners.forget_unused();
+            return self.refused(cause, problems);
         }
-        let problems = match applied {
-            Ok(()) => outcome.warnings().map(|problem| problem.render(false)).collect(),
-            Err(problems) => problems,
-        };
+        let warnings: Vec<String> = outcome.warnings().map(|problem| problem.render(false)).collect();
         let generation = self.current.generation;
-        if accepted {
-            self.keep.registry.control.reloaded(telemetry::Outcome::Ok, generation);
-            problems.iter().for_each(|warning| tracing::warn!("{warning}"));
-            tracing::info!(generation, took = ?began.elapsed(), "configuration reloaded ({})", cause.word());
-        } else {
-            self.keep.registry.control.reloaded(telemetry::Outcome::Failed, generation);
-            problems.iter().for_each(|problem| tracing::error!("{problem}"));
-            tracing::error!(generation, "configuration refused ({}); the one before stays in force", cause.word());
-        }
-        self.last_verdict = verdict(accepted, generation, cause, &problems);
+        self.keep.registry.control.reloaded(telemetry::Outcome::Ok, generation);
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        tracing::info!(generation, took = ?began.elapsed(), "configuration reloaded ({})", cause.word());
+        self.last_verdict = verdict(true, generation, cause, &warnings);
+        self.last_verdict.clone()
+    }
+
+    /// Says why a configuration is not taken.
+    fn refused(&mut self, cause: Cause, problems: Vec<String>) -> Verdict {
+        let generation = self.current.generation;
+        self.keep.registry.control.reloaded(telemetry::Outcome::Failed, generation);
+        problems.iter().for_each(|problem| tracing::error!("{problem}"));
+        tracing::error!(generation, "configuration refused ({}); the one before stays in force", cause.word());
+        self.last_verdict = verdict(false, generation, cause, &problems);
         self.last_verdict.clone()
     }
 

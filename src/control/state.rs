@@ -72,9 +72,12 @@ impl Control {
     /// Runs until it is told to stop; then everything has been drained, or cut.
     pub(super) async fn run(mut self, mut events: UnboundedReceiver<Event>) {
         let mut pools_due = Moment::START;
+        // Ten thousand upstreams that come up one by one are not worth ten thousand snapshots of ten thousand.
+        let mut not_before = Moment::START;
         loop {
             let now = Clock::now();
-            let wait = pools_due.min(self.look_at).min(self.keep_house_at).since(now);
+            let pools = if self.unsettled { not_before } else { pools_due.max(not_before) };
+            let wait = pools.min(self.look_at).min(self.keep_house_at).since(now);
             tokio::select! {
                 event = events.recv() => if self.take_all(event, &mut events).await { break },
                 () = self.watched.stirred(), if self.options.watch => self.stirred(Clock::now()),
@@ -83,9 +86,12 @@ impl Control {
             let now = Clock::now();
             self.look_at_files(now).await;
             // Looking at ten thousand upstreams for each of their checks would take longer than the checks.
-            if std::mem::take(&mut self.unsettled) || pools_due <= now {
+            if (self.unsettled || pools_due <= now) && not_before <= now {
+                self.unsettled = false;
                 self.tick(now);
                 pools_due = self.pools_due(now).min(now + TICK);
+                let done = Clock::now();
+                not_before = done + (done.since(now) * 4).min(TICK);
             }
             if self.keep_house_at <= now {
                 self.keep_house_at = now + HOUSEKEEPING;
@@ -212,6 +218,8 @@ impl Control {
             tell(news);
         }
         self.leaving.retain(|pool| !pool.is_empty());
+        // Nobody picks from them any more; what the metrics page shows of them is written down all the same.
+        self.leaving.iter_mut().for_each(|pool| drop(pool.derive_if_changed(now)));
         if cut {
             self.cut_epoch.fetch_add(1, Ordering::Release);
         }

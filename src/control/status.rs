@@ -9,7 +9,9 @@ use crate::types::{Bind, Moment};
 
 impl Control {
     /// How everything is.
-    pub(super) fn status(&self, now: Moment) -> Status {
+    pub(super) fn status(&mut self, now: Moment) -> Status {
+        // Pools that are no longer in the configuration are shown as long as they have something to finish.
+        let leaving: Vec<_> = self.leaving.iter_mut().map(|pool| pool_status(&pool.derive_now(now), now)).collect();
         let control = &self.keep.registry.control;
         let [accepted, refused] = control.reloads.values();
         let open = self.listeners.open();
@@ -31,7 +33,7 @@ impl Control {
             reloads_refused: refused,
             last_reload: self.last_verdict.clone(),
             listeners,
-            pools: self.current.pools.iter().map(|pool| pool_status(pool, now)).collect(),
+            pools: self.current.pools.iter().map(|pool| pool_status(pool, now)).chain(leaving).collect(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::future::IntoFuture;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rustix::process::Signal;
 use support::*;
 
@@ -66,6 +68,31 @@ async fn sigterm_lets_what_runs_finish_and_nothing_begin() {
     }
     assert!(proxy.ended().await.success());
     assert!(proxy.log().contains("stopped"), "{}", proxy.log());
+}
+
+#[tokio::test]
+async fn sigterm_lets_an_upload_go_on_to_its_end() {
+    let a = upstream().start().await;
+    let mut proxy = proxy(APP).with("a", &a).spawn().await;
+    let web = proxy.address_of("web").await;
+    let mut uploads = Vec::new();
+    for client in [client(web), client(web).http2()] {
+        let (say, said) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
+        let frames = futures_util::stream::unfold(said, |mut said| async {
+            said.recv().await.map(|piece| (Ok(http_body::Frame::data(piece)), said))
+        });
+        say.send(Bytes::from("before, ")).unwrap();
+        uploads.push((say, tokio::spawn(client.post("/upload", "").streaming(frames).into_future())));
+    }
+    eventually("both uploads are at the upstream", || a.stats().in_flight() == 2).await;
+    proxy.signal(Signal::TERM);
+    until_refused(web).await;
+    for (say, answer) in uploads {
+        say.send(Bytes::from("after")).unwrap();
+        drop(say);
+        assert_eq!(answer.await.unwrap().json()["bytes"], 13);
+    }
+    assert!(proxy.ended().await.success());
 }
 
 #[tokio::test]

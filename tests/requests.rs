@@ -224,6 +224,32 @@ async fn redirects_and_fixed_answers_need_no_upstream() {
 }
 
 #[tokio::test]
+async fn no_request_turns_a_redirect_towards_another_host() {
+    let proxy = proxy(
+        r#"
+        [listener.web]
+        bind = "127.0.0.1:0"
+        [[route]]
+        redirect = "{path}/"
+        [[route]]
+        path = "~ ^/old(.*)$"
+        redirect = "/$1"
+        [[route]]
+        path = "/there"
+        redirect = "//b.example{path}"
+        "#,
+    )
+    .start()
+    .await;
+    let client = proxy.client();
+    let location = async |path: &str| client.get(path).await.header("location").unwrap().to_owned();
+    assert_eq!(location("//evil.example").await, "/evil.example/");
+    assert_eq!(location("///evil.example").await, "/evil.example/");
+    assert_eq!(location("/old/evil.example").await, "/evil.example");
+    assert_eq!(location("/there").await, "//b.example/there");
+}
+
+#[tokio::test]
 async fn a_rewrite_changes_the_path_that_the_upstream_sees() {
     let a = upstream().start().await;
     let proxy = proxy(

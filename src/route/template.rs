@@ -285,6 +285,9 @@ impl Template {
 
     /// The text as the value of `Location`. Bytes that no URI holds are escaped.
     ///
+    /// Only the template's own text may begin with `//`, which names another host: of slashes that a request brings one is left, so that
+    /// nobody is led away by `http://us//elsewhere.example/`.
+    ///
     /// **Cost**: as [`header_value`](Template::header_value).
     pub fn location(&self, variables: &impl Variables, scratch: &mut BytesMut) -> HeaderValue {
         scratch.clear();
@@ -295,7 +298,16 @@ impl Template {
             scratch.clear();
             scratch.put_slice(safe.as_bytes());
         }
-        field_value(scratch.split().freeze())
+        let mut value = scratch.split().freeze();
+        if value.starts_with(b"//") && !self.names_a_host() {
+            let slashes = value.iter().take_while(|byte| **byte == b'/').count();
+            value = value.slice(slashes - 1..);
+        }
+        field_value(value)
+    }
+
+    fn names_a_host(&self) -> bool {
+        matches!(self.pieces.first(), Some(Piece::Text(text)) if text.starts_with("//"))
     }
 }
 

@@ -135,8 +135,8 @@ pub fn may_repeat(attempt: &Attempt<'_>, budget: &Budget, share: f64, now: Momen
 /// their clocks differ around the turn of a second one may still take from the second before, which allows it as many
 /// as that second would have. Requests are counted up to 16 million a second, after that less.
 ///
-/// **Cost**: one compare-and-swap for each deposit; a [`Deposits`] on each worker makes that one in sixteen requests.
-/// Ten loads and one compare-and-swap for a withdrawal.
+/// **Cost**: one compare-and-swap for each deposit, which need not come with each request: one in sixteen, drawn by chance, may count for
+/// sixteen. Ten loads and one compare-and-swap for a withdrawal.
 ///
 /// **Source**: Finagle's `RetryBudget` (share, reserve each second, ten seconds' memory).
 #[derive(Debug, Default)]
@@ -221,34 +221,6 @@ fn second(now: Moment) -> u64 {
     now.nanos() / 1_000_000_000
 }
 
-/// One worker's requests on their way into a [`Budget`], sixteen at a time.
-///
-/// **Bounds**: up to fifteen requests of each worker are not counted yet: at a share of 20 % three repetitions.
-#[derive(Debug, Default)]
-pub struct Deposits {
-    waiting: std::cell::Cell<u32>,
-}
-
-impl Deposits {
-    const BATCH: u32 = 16;
-
-    /// Nothing is waiting.
-    pub fn new() -> Self {
-        Deposits::default()
-    }
-
-    /// Counts one request.
-    pub fn count(&self, budget: &Budget, now: Moment) {
-        let waiting = self.waiting.get() + 1;
-        if waiting < Self::BATCH {
-            self.waiting.set(waiting);
-        } else {
-            self.waiting.set(0);
-            budget.deposit(waiting, now);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,13 +298,6 @@ mod tests {
         assert_eq!(allowed(&budget, 0.2, 5_000, 9_500), 2_000);
         assert_eq!(allowed(&budget, 0.2, 5_000, 12_000), 10, "7,000 requests earn 1,400, and 2,000 are spent");
         assert_eq!(allowed(&budget, 0.2, 5_000, 60_000), 10);
-    }
-
-    #[test]
-    fn a_worker_pays_in_sixteen_at_a_time() {
-        let (budget, deposits) = (Budget::new(), Deposits::new());
-        (0..165).for_each(|_| deposits.count(&budget, at(0)));
-        assert_eq!(allowed(&budget, 0.5, 500, 0), 80);
     }
 
     #[test]

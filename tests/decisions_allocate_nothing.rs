@@ -11,7 +11,7 @@ use http::Method;
 use tidegate::balance::{Algorithm, Cursor, Draw, Load, Member, Table, stable_hash};
 use tidegate::health::{BreakerPolicy, EjectPolicy, Outcome, Outcomes, Policy};
 use tidegate::limit::{ConnectionSeats, Limiter, Per, Rule, Who, admit_all};
-use tidegate::retry::{Attempt, Body, Budget, Deposits, Stage, may_repeat};
+use tidegate::retry::{Attempt, Body, Budget, Stage, may_repeat};
 use tidegate::route::{self, Condition, Question, Subject, ValuePattern};
 use tidegate::telemetry::access::{AccessLog, Format, Line, LineBuffer, Target};
 use tidegate::telemetry::{Lane, Registry};
@@ -93,11 +93,11 @@ fn health_and_retry_allocate_nothing_whatever_happens() {
     let eject = EjectPolicy { failures: 3, time: second, max_time: second, max_share: 0.5 };
     let policy = Policy { breaker: Some(breaker), eject, ..Policy::default() };
     let outcomes = Outcomes::new();
-    let (budget, deposits) = (Budget::new(), Deposits::new());
+    let budget = Budget::new();
     let work = || {
         for n in 0..1_000 {
             let now = Moment::from_nanos(n * 1_000_000);
-            deposits.count(&budget, now);
+            budget.deposit(1, now);
             let Some(pass) = outcomes.admit() else { continue };
             let outcome = if n % 5 == 0 { Outcome::Good } else { Outcome::Bad };
             outcomes.record(pass, outcome, &policy, now);

@@ -135,6 +135,8 @@ impl PoolState {
     pub(super) fn dissolve(&mut self, now: Moment) -> Vec<News> {
         let mut settings = (*self.settings).clone();
         settings.upstreams.clear();
+        // No route leads here any more, so no sticky client comes back.
+        settings.sticky = None;
         self.settings = Arc::new(settings);
         self.reconcile(now)
     }
@@ -201,7 +203,7 @@ impl PoolState {
             let is_new = known.is_none();
             let mut member = known.unwrap_or_else(|| self.newcomer(&name, &target, now));
             if std::mem::take(&mut member.leaving) {
-                member.upstream.cut_at(Moment::NEVER);
+                member.upstream.set_cut(false);
                 news.extend(news_of(&self.name, &member.upstream, member.standing.recall(now)));
             }
             if is_new {
@@ -334,7 +336,7 @@ impl PoolState {
                 Wish::Drain { deadline: given } => member.standing.drain(given.unwrap_or(deadline), now),
                 Wish::Maintenance => member.standing.maintain(now),
                 Wish::Ready => {
-                    member.upstream.cut_at(Moment::NEVER);
+                    member.upstream.set_cut(false);
                     member.standing.recall(now)
                 }
                 Wish::Weight(weight) => {
@@ -354,10 +356,14 @@ impl PoolState {
         let mut cut = false;
         let crowd = self.crowd();
         for member in &mut self.members {
-            let busy = member.upstream.load.in_flight();
+            let running = member.upstream.load.in_flight();
+            // A client that is stuck to it is between two requests, not gone: it may stay until the deadline.
+            let stays = running == 0 && member.standing.deadline().is_some_and(|deadline| now < deadline);
+            let busy =
+                if stays && has_clients_stuck(&self.settings, &self.kept, &member.upstream, now) { 1 } else { running };
             let change = member.standing.tick(&self.policy, crowd, busy, now);
-            if change.as_ref().is_some_and(|change| change.to == State::Drained) && busy > 0 {
-                member.upstream.cut_at(now);
+            if change.as_ref().is_some_and(|change| change.to == State::Drained) && running > 0 {
+                member.upstream.set_cut(true);
                 cut = true;
             }
             self.dirty |= change.is_some() || member.standing.factor(&self.policy, now) != member.factor;
@@ -459,6 +465,13 @@ impl PoolState {
             kept: self.kept.clone(),
         }
     }
+}
+
+/// Whether clients may come back to an upstream that they are stuck to. Who holds a cookie of ours nobody knows.
+fn has_clients_stuck(settings: &model::Pool, kept: &PoolKept, upstream: &Upstream, now: Moment) -> bool {
+    settings.sticky.as_ref().is_some_and(|sticky| {
+        sticky.cookie.is_some() || kept.learned.leads_to(upstream.identity, sticky.idle_timeout, now)
+    })
 }
 
 fn news_of(pool: &Arc<str>, upstream: &Arc<Upstream>, change: Option<Change>) -> Option<News> {

@@ -1,6 +1,6 @@
 //! Sending a request until an upstream answers, or until nobody may be asked any more.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,8 +29,16 @@ struct Attempts<'a> {
     route: &'a Route,
     pool: usize,
     policy: &'a model::Retry,
-    /// When the whole request must be done.
-    until: Moment,
+}
+
+/// Why an attempt gave no answer.
+enum Lost {
+    /// It failed.
+    Failed(SendError),
+    /// The upstream's drain has ended before it answered.
+    Cut,
+    /// The whole request has taken too long.
+    Late,
 }
 
 /// Gets an upstream's answer to `exchange`.
@@ -46,38 +54,42 @@ pub(super) async fn run(
     let view = life.view.clone();
     let settings = &view.pools[pool].settings;
     let policy = route.retry.as_ref().unwrap_or(&settings.retry);
-    let whole = route.timeout.request.unwrap_or(settings.timeout.request);
-    let until = whole.map_or(Moment::NEVER, |whole| life.started + whole);
-    let attempts = Attempts { view: &view, route, pool, policy, until };
-    life.bound(until);
+    let attempts = Attempts { view: &view, route, pool, policy };
     attempts.deposit(life);
     let mut tried = Tried::new();
     loop {
         let started = if life.attempts == 0 { life.started } else { Clock::now() };
-        life.attempts += 1;
         let target = attempts.pick(life, exchange, &mut tried, started)?;
-        let sent = attempts.send(life, exchange, target, started).await;
+        life.attempts += 1;
+        let sent = attempts.send(life, exchange, target).await;
         let now = Clock::now();
         let failure = match sent {
-            // The upstream's drain has ended before it answered.
-            None if attempts.again(life, Stage::Sent, now) => Refusal::DrainDeadline,
-            None => return Err(Refusal::DrainDeadline.into()),
-            Some(Ok(answer)) => {
+            Ok(answer) => {
                 life.upstream_time = Some(now.since(started));
                 let status = answer.response.status().as_u16();
                 attempts.answered(life, status, now.since(started), now);
-                if !policy.statuses.contains(&status) || !attempts.again(life, Stage::Sent, now) {
+                if !policy.statuses.contains(&status) || !attempts.again(life, &tried, Stage::Sent, now) {
+                    life.inbound.iter().for_each(|inbound| inbound.be_patient());
                     return Ok(answer);
                 }
                 Refusal::BadResponse
             }
-            Some(Err(error)) => {
+            Err(Lost::Cut) if attempts.again(life, &tried, Stage::Sent, now) => Refusal::DrainDeadline,
+            Err(Lost::Cut) => return Err(Refusal::DrainDeadline.into()),
+            Err(Lost::Late) => {
+                // A client that was still sending is late by itself.
+                if life.inbound.as_ref().is_none_or(|inbound| inbound.ended()) {
+                    attempts.blame(life, Fault::Timeout, now);
+                }
+                return Err(Refusal::RequestTimeout.into());
+            }
+            Err(Lost::Failed(error)) => {
                 if let Some(fault) = life.inbound.as_ref().and_then(|inbound| inbound.fault()) {
                     return Err(fault.into());
                 }
                 let refusal = attempts.failed(life, &error, now);
                 let stage = if error.delivered { Stage::Sent } else { Stage::NeverSent };
-                if !attempts.again(life, stage, now) {
+                if !attempts.again(life, &tried, stage, now) {
                     return Err(refusal.into());
                 }
                 refusal
@@ -127,32 +139,26 @@ impl Attempts<'_> {
     }
 
     /// Sends the request; none where it is cut off at the end of its upstream's drain.
-    async fn send(
-        &self,
-        life: &Life,
-        exchange: &Exchange,
-        target: &Arc<Target>,
-        now: Moment,
-    ) -> Option<Result<Answer<RequestBody>, SendError>> {
+    async fn send(&self, life: &Life, exchange: &Exchange, target: &Arc<Target>) -> Result<Answer<RequestBody>, Lost> {
         let body = life.inbound.as_ref().map_or(RequestBody::EMPTY, |inbound| inbound.attempt());
         let settings = &self.pool().settings;
-        let first_byte = self.route.timeout.first_byte.unwrap_or(settings.timeout.first_byte);
-        let left = (self.until != Moment::NEVER).then(|| self.until.since(now));
         let outgoing = Outgoing {
             method: &exchange.head.method,
             target: &exchange.target,
             headers: &exchange.head.headers,
             upgrade: exchange.upgrade.is_some(),
-            first_byte: soonest(first_byte, left),
+            first_byte: self.route.timeout.first_byte.unwrap_or(settings.timeout.first_byte),
             idle: self.route.timeout.idle.unwrap_or(settings.timeout.idle),
         };
         let mut sending = pin!(life.worker.far.send(target, outgoing, body));
         // The end of a drain wakes everybody who waits for a deadline; whoever is cut looks up here.
-        let sent = poll_fn(|cx| match sending.as_mut().poll(cx) {
-            Poll::Pending if life.is_cut() => Poll::Ready(None),
-            polled => polled.map(Some),
-        });
-        Some(sent.await?.map_err(|failure| failure.error))
+        poll_fn(|cx| match sending.as_mut().poll(cx) {
+            Poll::Ready(sent) => Poll::Ready(sent.map_err(|failure| Lost::Failed(failure.error))),
+            Poll::Pending if life.is_cut() => Poll::Ready(Err(Lost::Cut)),
+            Poll::Pending if life.poll_late(cx) => Poll::Ready(Err(Lost::Late)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// The upstream has answered: what that says of it.
@@ -170,25 +176,36 @@ impl Attempts<'_> {
 
     /// The attempt has failed: what that says of the upstream, and what the client would be told.
     fn failed(&self, life: &mut Life, error: &SendError, now: Moment) -> Refusal {
-        let Some(slot) = life.slot.as_mut() else { return Refusal::Internal };
-        let upstream = slot.member().upstream.clone();
-        tracing::debug!(pool = %upstream.pool, upstream = %upstream.address, %error, "attempt failed");
-        if let Some(fault) = fault_of(error.kind) {
-            upstream.stats.at(life.worker.lane).faults.up(fault);
-            let trip = slot.went(Outcome::Bad, now);
-            life.report(trip);
+        if let Some(upstream) = life.slot.as_ref().map(|slot| &slot.member().upstream) {
+            tracing::debug!(pool = %upstream.pool, upstream = %upstream.address, %error, "attempt failed");
         }
-        if self.until <= now { Refusal::RequestTimeout } else { refusal_of(error.kind) }
+        if let Some(fault) = fault_of(error.kind) {
+            self.blame(life, fault, now);
+        }
+        refusal_of(error.kind)
+    }
+
+    /// Counts a failure against the upstream.
+    fn blame(&self, life: &mut Life, fault: Fault, now: Moment) {
+        let Some(slot) = life.slot.as_mut() else { return };
+        slot.member().upstream.stats.at(life.worker.lane).faults.up(fault);
+        let trip = slot.went(Outcome::Bad, now);
+        life.report(trip);
     }
 
     /// Whether there is another attempt.
-    fn again(&self, life: &Life, stage: Stage, now: Moment) -> bool {
+    fn again(&self, life: &Life, tried: &Tried, stage: Stage, now: Moment) -> bool {
+        // Asked before anything is paid for: where nobody is left, the answer we have is the best there is.
+        if !self.pool().table.members().iter().any(|member| member.weight > 0.0 && !tried.contains(&member.id)) {
+            return false;
+        }
         let body = match &life.inbound {
             None => retry::Body::None,
             Some(inbound) if inbound.replayable() => retry::Body::Replayable,
             Some(_) => retry::Body::Gone,
         };
-        let left = (self.until != Moment::NEVER).then(|| self.until.since(now));
+        let until = life.until();
+        let left = (until != Moment::NEVER).then(|| until.since(now));
         let attempt =
             Attempt { method: &life.method, stage, body, made: life.attempts, allowed: self.policy.attempts, left };
         let lane = self.pool().kept.stats.at(life.worker.lane);
@@ -201,13 +218,6 @@ impl Attempts<'_> {
             Err(_) => return false,
         }
         true
-    }
-}
-
-fn soonest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }
 

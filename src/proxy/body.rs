@@ -140,8 +140,13 @@ impl http_body::Body for Body {
                     this.content = Content::Empty;
                     return Poll::Ready(Some(Err(Broken::Drained)));
                 }
-                let polled = Pin::new(body).poll_frame(cx);
-                let late = polled.is_pending() && this.life.as_ref().is_some_and(|life| life.poll_late(cx));
+                let polled = Pin::new(&mut *body).poll_frame(cx);
+                let late = this.life.as_ref().is_some_and(|life| match &polled {
+                    Poll::Pending => life.poll_late(cx),
+                    // An answer that flows without a pause is late too, but not with its last piece.
+                    Poll::Ready(Some(Ok(_))) => life.is_late() && !body.is_end_stream(),
+                    Poll::Ready(_) => false,
+                });
                 if late {
                     this.end(Some(Refusal::RequestTimeout));
                     this.content = Content::Empty;

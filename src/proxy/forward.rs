@@ -23,6 +23,7 @@ use crate::config::model;
 use crate::limit::{Admission, Reason, Who, admit_all};
 use crate::route::{Match, Question, Target};
 use crate::snapshot::{Action, Pool, Route};
+use crate::types::Moment;
 
 /// Answers a request: by an upstream, or by the refusal table.
 pub async fn handle(worker: Rc<Worker>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Body> {
@@ -52,17 +53,41 @@ async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Re
     let found = view.table.find(&question).ok_or(Refusal::NoRoute)?; // 404
     life.take_route(found.rule);
     let route = &view.routes[found.rule];
+    let pool = match &route.action {
+        Action::Redirect(..) | Action::Respond { .. } => None,
+        Action::Pool(pool) => Some(*pool),
+        Action::Split(shares) => Some(share(shares, life.worker.random())),
+    };
+    if let Some(pool) = pool {
+        let whole = route.timeout.request.unwrap_or(view.pools[pool].settings.timeout.request);
+        life.bound(whole.map_or(Moment::NEVER, |whole| life.started + whole));
+    }
     admit(life, route, &parts).await?; // 429
 
-    let pool = match &route.action {
-        Action::Redirect(..) | Action::Respond { .. } => return respond::own(life, route, &parts, &normal, &found),
-        Action::Pool(pool) => *pool,
-        Action::Split(shares) => share(shares, life.worker.random()),
-    };
+    let asked = Asked { normal: &normal, found: &found };
+    let Some(pool) = pool else { return respond::own(life, route, &parts, asked) };
     life.inbound = inbound(life, route, &view.pools[pool], listener, body)?; // 413
-    let mut exchange = prepare(life, route, listener, parts, &normal, &found)?;
+    let mut exchange = prepare(life, route, listener, parts, asked)?;
     let answer = attempt::run(life, route, pool, &mut exchange).await?; // 502, 503, 504
-    respond::upstream(life, route, exchange, answer)
+    respond::upstream(life, route, asked, exchange, answer)
+}
+
+/// What was asked for, and what in its route took it.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// The request in its one form.
+    pub normal: &'a Normal<'a>,
+    /// Its route's match.
+    pub found: &'a Match<'a>,
+}
+
+impl<'a> Asked<'a> {
+    /// What templates can name about it; `headers` as they are now.
+    pub(super) fn facts(self, life: &'a Life, headers: &'a HeaderMap) -> Facts<'a> {
+        let Asked { normal, found } = self;
+        let facts = Facts::new(life, headers, normal.name(), normal.forward(), normal.query);
+        facts.with_captures(found, normal.matching())
+    }
 }
 
 /// What the route table is asked about a request.
@@ -95,7 +120,11 @@ async fn admit(life: &mut Life, route: &Route, parts: &Parts) -> Result<(), Refu
         Admission::Proceed(permit, _) => life.permit = permit,
         Admission::Wait(span, permit, _) => {
             life.permit = permit;
-            tokio::time::sleep(span).await;
+            let left = life.until().since(life.started);
+            tokio::time::sleep(span.min(left)).await;
+            if left < span {
+                return Err(Refusal::RequestTimeout.into());
+            }
         }
         Admission::Refuse(refusal) => {
             let reason = match refusal.reason {
@@ -144,9 +173,9 @@ fn prepare(
     route: &Route,
     listener: &model::Listener,
     mut parts: Parts,
-    normal: &Normal<'_>,
-    found: &Match<'_>,
+    asked: Asked<'_>,
 ) -> Result<Exchange, Refused> {
+    let normal = asked.normal;
     let random = u128::from(life.worker.random()) << 64 | u128::from(life.worker.random());
     let upgrade = Switching::asked(&mut parts, normal, random);
     let headers = &mut parts.headers;
@@ -167,34 +196,21 @@ fn prepare(
     if let Some(facts) = &mut life.facts {
         facts.request_id = id.cloned();
     }
-    let target = target(life, route, &parts.headers, normal, found)?;
+    let target = target(life, route, &parts.headers, asked)?;
     if !route.request_headers.is_empty() {
-        let facts = facts(life, &parts.headers, normal).with_captures(found, normal.matching());
-        let values = route.request_headers.render(&facts, &mut BytesMut::new());
+        let values = route.request_headers.render(&asked.facts(life, &parts.headers), &mut BytesMut::new());
         route.request_headers.write(values, &mut parts.headers);
     }
-    Ok(Exchange { head: parts, target, upgrade, host: normal.host.clone() })
-}
-
-/// What templates can name about a request that has not been sent yet.
-pub(super) fn facts<'a>(life: &'a Life, headers: &'a HeaderMap, normal: &'a Normal<'_>) -> Facts<'a> {
-    Facts::new(life, headers, normal.name(), normal.forward(), normal.query)
+    Ok(Exchange { head: parts, target, upgrade })
 }
 
 /// Path and query as they go upstream.
-fn target(
-    life: &Life,
-    route: &Route,
-    headers: &HeaderMap,
-    normal: &Normal<'_>,
-    found: &Match<'_>,
-) -> Result<PathAndQuery, Refusal> {
+fn target(life: &Life, route: &Route, headers: &HeaderMap, asked: Asked<'_>) -> Result<PathAndQuery, Refusal> {
+    let Asked { normal, found } = asked;
     let Some(path) = &normal.path else { return Ok(PathAndQuery::from_static("*")) };
     let target = Target { path, query: normal.query };
     let rewritten = match &route.rewrite {
-        Some(rewrite) => {
-            rewrite.apply(target, found, &facts(life, headers, normal).with_captures(found, normal.matching()))
-        }
+        Some(rewrite) => rewrite.apply(target, found, &asked.facts(life, headers)),
         None => match &normal.sent {
             // The usual case: what was sent is normal already.
             Some(sent) => return Ok((*sent).clone()),

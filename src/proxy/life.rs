@@ -139,12 +139,22 @@ impl Life {
 
     /// Whether its upstream's drain has ended, so that it must end now.
     pub fn is_cut(&self) -> bool {
-        self.slot.as_ref().is_some_and(|slot| slot.member().upstream.cut() <= self.worker.sweep.now())
+        self.slot.as_ref().is_some_and(|slot| slot.member().upstream.is_cut())
     }
 
     /// Whether all of it should be done by now; otherwise the task is woken when it should.
     pub fn poll_late(&self, cx: &mut std::task::Context<'_>) -> bool {
         self.whole.as_ref().is_some_and(|whole| whole.poll_expired(cx).is_ready())
+    }
+
+    /// Whether all of it should be done by now, for whoever does not wait.
+    pub fn is_late(&self) -> bool {
+        self.whole.as_ref().is_some_and(Deadline::expired)
+    }
+
+    /// When all of it must be done.
+    pub fn until(&self) -> Moment {
+        self.whole.as_ref().map_or(Moment::NEVER, Deadline::at)
     }
 
     /// Tells control what requests have shown of the upstream.
@@ -238,11 +248,10 @@ impl Life {
 impl Drop for Life {
     fn drop(&mut self) {
         if !self.ended && self.broken.is_none() {
-            // Dropped before its last byte: the client has left. That is never the upstream's fault.
-            self.broken = Some(Refusal::ClientClosed);
-            if self.status.is_none() {
-                self.status = Some(StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST));
-            }
+            // Dropped before its last byte: the client has left, which is never the upstream's fault; or we have panicked.
+            let why = if std::thread::panicking() { Refusal::Internal } else { Refusal::ClientClosed };
+            self.broken = Some(why);
+            self.status.get_or_insert(why.status());
         }
         let now = Clock::now();
         let status = self.status.map_or(0, |status| status.as_u16());

@@ -110,7 +110,7 @@ fn host(parts: &Parts, uri: &Uri) -> Result<(HeaderValue, usize), Refusal> {
         (Some(authority), line) => {
             // RFC 9113 §8.3.1: an intermediary must not let the two disagree. On HTTP/1 the target wins (RFC 9112 §3.2.2).
             let agree = line.is_none_or(|line| line.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
-            if parts.version >= Version::HTTP_2 && !agree || parts.version <= Version::HTTP_11 && line.is_none() {
+            if parts.version >= Version::HTTP_2 && !agree || parts.version == Version::HTTP_11 && line.is_none() {
                 return Err(Refusal::BadHost);
             }
             HeaderValue::from_str(authority).map_err(|_| Refusal::BadHost)?
@@ -168,10 +168,7 @@ pub(super) fn strip(headers: &mut HeaderMap, underscores: bool) -> Result<Hop, R
     let mut odd = false;
     for name in headers.keys() {
         let text = name.as_str();
-        found |= match text.len() {
-            2 | 6 | 7 | 10 | 16 | 17 | 18 | 19 => is_hop(name),
-            _ => false,
-        };
+        found |= is_hop(text);
         odd |= !underscores && text.as_bytes().contains(&b'_');
     }
     if odd {
@@ -221,8 +218,18 @@ const HOP: [HeaderName; 7] = [
     header::PROXY_AUTHORIZATION,
 ];
 
-fn is_hop(name: &HeaderName) -> bool {
-    name == header::UPGRADE || HOP.contains(name)
+/// Whether it is one of [`HOP`] or `Upgrade`. By text: that is one look at its length and one comparison.
+fn is_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "te" | "upgrade"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
 }
 
 /// Headers that carry a message's meaning or framing: `Connection` may not name them.
@@ -317,6 +324,36 @@ mod tests {
         for name in ["host", "content-length", "authorization", "x-forwarded-for", "cookie"] {
             assert_eq!(normal("/", &[("host", "a"), ("connection", name)]).unwrap_err(), Refusal::BadRequest, "{name}");
         }
+    }
+
+    #[test]
+    fn what_an_answer_nominates_wrongly_stays_and_its_hop_by_hop_headers_go() {
+        let lines = [
+            ("connection", "content-type, x-drop"),
+            ("keep-alive", "5"),
+            ("upgrade", "h2c"),
+            ("proxy-authenticate", "Basic"),
+            ("content-type", "text/plain"),
+            ("x-drop", "1"),
+        ];
+        let mut headers = parts("/", &lines).headers;
+        assert!(strip(&mut headers, true).is_err());
+        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["content-type"]);
+    }
+
+    #[test]
+    fn hop_by_hop_headers_are_known_by_their_text() {
+        assert!(HOP.iter().chain([&header::UPGRADE]).all(|name| is_hop(name.as_str())));
+        assert!(["host", "te2", "trailer", "cookie"].iter().all(|name| !is_hop(name)));
+    }
+
+    #[test]
+    fn http_1_0_may_name_its_host_in_the_target_alone() {
+        let uri = Uri::from_static("http://b.example/x");
+        let mut old = parts("/", &[]);
+        old.version = Version::HTTP_10;
+        assert_eq!(normalize(&mut old, &uri, false).unwrap().name(), "b.example");
     }
 
     #[test]

@@ -64,6 +64,14 @@ pub(super) fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
     without_body_where_there_is_none(response, head).map(|content| Body::new(content, life))
 }
 
+/// The answer to a request that panicked; its life has counted it.
+pub(super) fn panicked() -> Response<Body> {
+    let row = Refusal::Internal.row();
+    let mut response = plain(Refusal::Internal.status(), None, row.text);
+    sign(response.headers_mut(), row.proxy_status);
+    response.map(Body::detached)
+}
+
 /// The answer to a request that never became one: it could not be read, or reading it took too long.
 pub(super) fn unread(worker: &Worker, connection: &Connection, refusal: Refusal) -> Response<Body> {
     let row = refusal.row();

@@ -33,7 +33,12 @@ pub struct Inbound {
     deadline: Deadline,
     attempt: Cell<u32>,
     fault: Cell<Option<Refusal>>,
+    /// The upstream has answered: client and upstream may now talk at their own pace.
+    patient: Cell<bool>,
 }
+
+/// Pieces kept at most: what is kept of a body that comes byte by byte would else be many times its size.
+const MOST_PIECES: usize = 1024;
 
 /// What a body may be.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +73,7 @@ impl Inbound {
             deadline,
             attempt: Cell::new(0),
             fault: Cell::new(None),
+            patient: Cell::new(false),
         }))
     }
 
@@ -94,7 +100,12 @@ impl Inbound {
 
     /// Whether the client has sent all of it.
     pub fn ended(&self) -> bool {
-        self.ended.get()
+        self.ended.get() || self.source.borrow().is_end_stream()
+    }
+
+    /// The answer has begun. A client that is silent meanwhile is no slow one any more: the idle timeout is for both ways then.
+    pub fn be_patient(&self) {
+        self.patient.set(true);
     }
 
     fn poll_source(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
@@ -108,6 +119,7 @@ impl Inbound {
                 self.ended.set(true);
                 Poll::Ready(None)
             }
+            Poll::Pending if self.patient.get() => Poll::Pending,
             Poll::Pending => {
                 if self.deadline.at() == crate::types::Moment::NEVER {
                     self.deadline.set_after(Some(self.between));
@@ -145,11 +157,12 @@ impl Inbound {
             return;
         }
         self.kept_bytes.set(self.kept_bytes.get() + data.len() as u64);
-        if self.kept_bytes.get() > self.keep_at_most {
+        let mut kept = self.kept.borrow_mut();
+        if self.kept_bytes.get() > self.keep_at_most || kept.len() == MOST_PIECES {
             self.lost.set(true);
-            self.kept.borrow_mut().clear();
+            *kept = Vec::new();
         } else {
-            self.kept.borrow_mut().push(data.clone());
+            kept.push(data.clone());
         }
     }
 

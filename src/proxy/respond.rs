@@ -1,22 +1,20 @@
 //! The answer: an upstream's, made fit for the client, or one that the route gives by itself.
 
 use bytes::BytesMut;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Response, StatusCode, Version};
 
 use super::body::{Content, without_body_where_there_is_none};
-use super::facts::Facts;
-use super::forward::facts;
+use super::forward::Asked;
 use super::life::Life;
-use super::normalize::{Normal, strip};
+use super::normalize::strip;
 use super::refuse::{Refused, page, plain};
 use super::request_body::RequestBody;
 use super::tunnel::Switching;
 use super::{Refusal, pick, tunnel};
 use crate::config::model::StickyKey;
-use crate::route::Match;
 use crate::snapshot::{Action, Route};
 use crate::types::Clock;
 use crate::upstream::Answer;
@@ -28,8 +26,6 @@ pub(super) struct Exchange {
     pub head: Parts,
     /// Path and query.
     pub target: PathAndQuery,
-    /// The host the client asked for.
-    pub host: HeaderValue,
     /// What the client wants to switch to.
     pub upgrade: Option<Switching>,
 }
@@ -39,10 +35,9 @@ pub(super) fn own(
     life: &mut Life,
     route: &Route,
     parts: &Parts,
-    normal: &Normal<'_>,
-    found: &Match<'_>,
+    asked: Asked<'_>,
 ) -> Result<Response<Content>, Refused> {
-    let facts = facts(life, &parts.headers, normal).with_captures(found, normal.matching());
+    let facts = asked.facts(life, &parts.headers);
     let mut text = BytesMut::new();
     let mut response = match &route.action {
         Action::Redirect(to, status) => {
@@ -72,6 +67,7 @@ pub(super) fn own(
 pub(super) fn upstream(
     life: &mut Life,
     route: &Route,
+    asked: Asked<'_>,
     exchange: Exchange,
     answer: Answer<RequestBody>,
 ) -> Result<Response<Content>, Refused> {
@@ -87,8 +83,7 @@ pub(super) fn upstream(
     remember(life, &exchange.head.headers, &mut head.headers);
     life.status = Some(head.status);
     if !route.response_headers.is_empty() {
-        let host = exchange.host.to_str().unwrap_or_default();
-        let facts = Facts::new(life, &exchange.head.headers, host, exchange.target.path(), exchange.target.query());
+        let facts = asked.facts(life, &exchange.head.headers);
         route.response_headers.apply(&mut head.headers, &facts, &mut BytesMut::new());
     }
     if let Some(protocol) = protocol {
@@ -101,7 +96,11 @@ pub(super) fn upstream(
         && (head.status.is_client_error() || head.status.is_server_error())
         && let Some(page) = page(life, head.status)
     {
-        let response = plain(head.status, Some(page), "");
+        for name in OF_THE_BODY {
+            head.headers.remove(name);
+        }
+        head.headers.insert(header::CONTENT_TYPE, page.content_type);
+        let response = Response::from_parts(head, Content::Whole(page.body));
         return Ok(without_body_where_there_is_none(response, exchange.head.method == http::Method::HEAD));
     }
     Ok(Response::from_parts(head, Content::Upstream(body)))
@@ -111,6 +110,18 @@ pub(super) fn upstream(
 fn passes_for_a_tunnel(life: &Life, status: StatusCode) -> bool {
     life.method == http::Method::CONNECT && status.is_success()
 }
+
+/// What an answer's headers say of its body, and must not say of another one.
+const OF_THE_BODY: [HeaderName; 8] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::CONTENT_LANGUAGE,
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::TRAILER,
+];
 
 /// Keeps the client where it is: inserts the pool's cookie, or learns the key that the answer holds.
 fn remember(life: &Life, asked: &HeaderMap, headers: &mut HeaderMap) {

@@ -75,7 +75,7 @@ impl Application for Site {
             Objection::UriTooLong => Refusal::UriTooLong,
             Objection::HeadTooLarge | Objection::TooManyHeaders => Refusal::HeadTooLarge,
             Objection::HeaderTimeout => Refusal::HeaderTimeout,
-            Objection::Panicked => Refusal::Internal,
+            Objection::Panicked => return refuse::panicked(),
             _ => Refusal::BadRequest,
         };
         refuse::unread(&self.worker, connection, refusal)

@@ -51,7 +51,7 @@ impl Switching {
             return Switching::to(parts, protocol, true);
         }
         let protocol = normal.upgrade.clone()?;
-        if protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2c") {
+        if offers_h2c(&protocol) {
             return None;
         }
         Switching::to(parts, protocol, false)
@@ -63,6 +63,14 @@ impl Switching {
         parts.headers.insert(header::UPGRADE, protocol);
         Some(Switching { client, extended })
     }
+}
+
+/// Whether HTTP/2 is among the protocols offered, wherever: an upstream that took it would be asked things that no route has seen.
+fn offers_h2c(protocols: &HeaderValue) -> bool {
+    protocols.as_bytes().split(|byte| *byte == b',').any(|protocol| {
+        let protocol = protocol.trim_ascii().to_ascii_lowercase();
+        protocol.starts_with(b"h2") || protocol.starts_with(b"http/2")
+    })
 }
 
 /// The answer to a handshake that has succeeded: `head`, whose hop-by-hop headers have been taken out. The tunnel begins when it has been
@@ -103,15 +111,24 @@ pub(super) async fn run(joint: Joint, mut life: Box<Life>) {
     let end = {
         let mut joined = pin!(tunnel(client, joint.upstream, &life.worker.sweep, idle, &traffic));
         // The end of a drain wakes everybody who waits for a deadline; whoever is cut looks up here.
-        poll_fn(|cx| if life.is_cut() { Poll::Ready(None) } else { joined.as_mut().poll(cx).map(Some) }).await
+        poll_fn(|cx| {
+            if life.is_cut() {
+                return Poll::Ready(Err(Refusal::DrainDeadline));
+            }
+            if life.poll_late(cx) {
+                return Poll::Ready(Err(Refusal::RequestTimeout));
+            }
+            joined.as_mut().poll(cx).map(Ok)
+        })
+        .await
     };
     life.sent = traffic.down.get();
     life.tunnelled = traffic.up.get();
     match end {
-        Some(TunnelEnd::Closed | TunnelEnd::Idle) => life.ended = true,
-        Some(TunnelEnd::ClientBroke(_)) => {}
-        Some(TunnelEnd::UpstreamBroke(_)) => life.broken = Some(Refusal::UpstreamClosed),
-        None => life.broken = Some(Refusal::DrainDeadline),
+        Ok(TunnelEnd::Closed | TunnelEnd::Idle) => life.ended = true,
+        Ok(TunnelEnd::ClientBroke(_)) => {}
+        Ok(TunnelEnd::UpstreamBroke(_)) => life.broken = Some(Refusal::UpstreamClosed),
+        Err(why) => life.broken = Some(why),
     }
 }
 
@@ -133,6 +150,14 @@ fn websocket_key(random: u128) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn h2c_is_not_offered_to_upstreams_wherever_it_stands() {
+        for protocols in ["h2c", "H2C", "websocket, h2c", "websocket,h2", "HTTP/2.0"] {
+            assert!(offers_h2c(&HeaderValue::from_static(protocols)), "{protocols}");
+        }
+        assert!(!offers_h2c(&HeaderValue::from_static("websocket, foo/2")));
+    }
 
     #[test]
     fn a_websocket_key_is_16_bytes_in_base64() {

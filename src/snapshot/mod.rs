@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
@@ -209,24 +209,24 @@ pub struct Upstream {
     pub outcomes: Arc<Outcomes>,
     /// Its counters.
     pub stats: Arc<UpstreamStats>,
-    cut: AtomicU64,
+    cut: AtomicBool,
 }
 
 impl Upstream {
     /// An upstream nobody has used yet.
     pub fn new(pool: Arc<str>, address: Arc<str>, outcomes: Arc<Outcomes>, stats: Arc<UpstreamStats>) -> Self {
         let identity = stable_hash(address.as_bytes());
-        Upstream { pool, address, identity, load: Arc::default(), outcomes, stats, cut: AtomicU64::new(u64::MAX) }
+        Upstream { pool, address, identity, load: Arc::default(), outcomes, stats, cut: AtomicBool::new(false) }
     }
 
-    /// From this moment on its requests are cut; [`Moment::NEVER`] takes that back.
-    pub fn cut_at(&self, at: Moment) {
-        self.cut.store(at.nanos(), Ordering::Relaxed);
+    /// Cuts its requests, from now on; or takes that back.
+    pub fn set_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
     }
 
-    /// When its requests are cut.
-    pub fn cut(&self) -> Moment {
-        Moment::from_nanos(self.cut.load(Ordering::Relaxed))
+    /// Whether its requests are cut. Not a moment to compare clocks by: a worker is woken once for it, and must not find itself early.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 }
 

@@ -1,19 +1,24 @@
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry as Place};
 
 use crate::types::Moment;
 
 /// Which upstream a learned key belongs to: what a pool with `sticky.learn` remembers.
 ///
-/// **Bounds**: `max` keys; beyond that the longest unused of a few looked at makes room. Keys are kept as two keyed 64-bit hashes, so that
-/// their length costs nothing and nobody can choose keys that collide.
-/// **Cost**: one sharded lookup; no lock is held after the call.
+/// **Bounds**: `max` keys, and for moments as many more as workers learn while one of them makes room. Keys are kept as two keyed 64-bit
+/// hashes, so that their length costs nothing and nobody can choose keys that collide.
+/// **Cost**: one sharded lookup; no lock is held after the call. A key that is known and stays where it is changes one word.
+///
+/// *Why not the oldest of a few*: the first few of a hash table are always the same ones, so that some sessions would live for seconds
+/// and others for ever. *Why not a list in order of use*: each request would have to lock it.
 #[derive(Debug)]
 pub struct Learned {
     entries: DashMap<u128, Entry>,
+    size: AtomicUsize,
+    forgetting: AtomicBool,
     first: RandomState,
     second: RandomState,
 }
@@ -24,12 +29,21 @@ struct Entry {
     used: AtomicU64,
 }
 
-/// How many entries are looked at to find one to forget.
-const LOOKED_AT: usize = 8;
+impl Entry {
+    fn is_fresh(&self, idle: Duration, now: Moment) -> bool {
+        now.since(Moment::from_nanos(self.used.load(Ordering::Relaxed))) <= idle
+    }
+}
 
 impl Default for Learned {
     fn default() -> Self {
-        Learned { entries: DashMap::new(), first: RandomState::new(), second: RandomState::new() }
+        Learned {
+            entries: DashMap::new(),
+            size: AtomicUsize::new(0),
+            forgetting: AtomicBool::new(false),
+            first: RandomState::new(),
+            second: RandomState::new(),
+        }
     }
 }
 
@@ -41,44 +55,81 @@ impl Learned {
     /// The upstream that `key` belongs to, if it is known and was used within `idle`.
     pub fn find(&self, key: &[u8], idle: Duration, now: Moment) -> Option<u64> {
         let entry = self.entries.get(&self.hash(key))?;
-        let used = entry.used.swap(now.nanos(), Ordering::Relaxed);
-        (now.since(Moment::from_nanos(used)) <= idle).then_some(entry.identity)
+        // What has been idle for too long is forgotten already, though it is still here: asking does not revive it.
+        entry.is_fresh(idle, now).then(|| {
+            entry.used.store(now.nanos(), Ordering::Relaxed);
+            entry.identity
+        })
     }
 
     /// From now on `key` belongs to the upstream `identity`.
     pub fn learn(&self, key: &[u8], identity: u64, max: usize, now: Moment) {
         let hash = self.hash(key);
-        if self.entries.len() >= max && !self.entries.contains_key(&hash) {
-            self.make_room();
+        // Many upstreams repeat the key in each answer.
+        if let Some(known) = self.entries.get(&hash).filter(|known| known.identity == identity) {
+            return known.used.store(now.nanos(), Ordering::Relaxed);
         }
-        self.entries.insert(hash, Entry { identity, used: AtomicU64::new(now.nanos()) });
+        let entry = Entry { identity, used: AtomicU64::new(now.nanos()) };
+        if self.len() >= max && !self.entries.contains_key(&hash) {
+            self.make_room(max);
+        }
+        match self.entries.entry(hash) {
+            Place::Occupied(mut known) => drop(known.insert(entry)),
+            Place::Vacant(place) => {
+                self.size.fetch_add(1, Ordering::Relaxed);
+                drop(place.insert(entry));
+            }
+        }
     }
 
-    fn make_room(&self) {
-        let oldest = self
-            .entries
-            .iter()
-            .take(LOOKED_AT)
-            .min_by_key(|entry| entry.used.load(Ordering::Relaxed))
-            .map(|entry| *entry.key());
-        if let Some(oldest) = oldest {
-            self.entries.remove(&oldest);
+    /// Forgets the longest unused eighth. In bulk, so that each new key of a full table pays some 300 ns for the passes.
+    fn make_room(&self, max: usize) {
+        if self.forgetting.swap(true, Ordering::Acquire) {
+            return;
         }
+        let mut uses: Vec<u64> = self.entries.iter().map(|entry| entry.used.load(Ordering::Relaxed)).collect();
+        let mut wanted = ((max / 8).max(1) + uses.len().saturating_sub(max)).min(uses.len());
+        if wanted > 0 {
+            let border = *uses.select_nth_unstable(wanted - 1).1;
+            self.retain(|entry| {
+                let forget = wanted > 0 && entry.used.load(Ordering::Relaxed) <= border;
+                wanted -= usize::from(forget);
+                !forget
+            });
+        }
+        self.forgetting.store(false, Ordering::Release);
     }
 
     /// Forgets what has not been used for `idle`.
     pub fn sweep(&self, idle: Duration, now: Moment) {
-        self.entries.retain(|_, entry| now.since(Moment::from_nanos(entry.used.load(Ordering::Relaxed))) <= idle);
+        self.retain(|entry| entry.is_fresh(idle, now));
+    }
+
+    fn retain(&self, mut keep: impl FnMut(&Entry) -> bool) {
+        self.entries.retain(|_, entry| {
+            let keep = keep(entry);
+            if !keep {
+                self.size.fetch_sub(1, Ordering::Relaxed);
+            }
+            keep
+        });
+    }
+
+    /// Whether some key that was used within `idle` belongs to the upstream `identity`.
+    ///
+    /// **Cost**: looks at all keys in the worst case; not for the request path.
+    pub fn leads_to(&self, identity: u64, idle: Duration, now: Moment) -> bool {
+        self.entries.iter().any(|entry| entry.identity == identity && entry.is_fresh(idle, now))
     }
 
     /// How many keys are known.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.size.load(Ordering::Relaxed)
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 }
 
@@ -100,17 +151,52 @@ mod tests {
             "each use starts the idle time anew"
         );
         assert_eq!(learned.find(b"session-2", IDLE, start), None);
+        assert!(learned.leads_to(7, IDLE, start + IDLE * 3) && !learned.leads_to(8, IDLE, start));
+        for _ in 0..2 {
+            assert_eq!(learned.find(b"session-1", IDLE, start + IDLE * 4), None, "asking does not revive it");
+        }
+        assert!(!learned.leads_to(7, IDLE, start + IDLE * 4));
         learned.sweep(IDLE, start + IDLE * 4);
         assert!(learned.is_empty());
     }
 
     #[test]
-    fn it_never_holds_more_than_its_bound() {
+    fn a_key_that_moves_is_found_where_it_went() {
         let learned = Learned::default();
-        for i in 0..1000u64 {
-            learned.learn(&i.to_be_bytes(), i, 50, Moment::from_nanos(i));
+        let start = Moment::from_nanos(1);
+        learned.learn(b"session", 7, 10, start);
+        learned.learn(b"session", 8, 10, start);
+        assert_eq!((learned.find(b"session", IDLE, start), learned.len()), (Some(8), 1));
+    }
+
+    #[test]
+    fn it_never_holds_more_than_its_bound() {
+        for max in [1, 2, 50] {
+            let learned = Learned::default();
+            for i in 0..1000u64 {
+                learned.learn(&i.to_be_bytes(), i, max, Moment::from_nanos(i));
+                assert!(learned.len() <= max && learned.len() == learned.entries.len());
+            }
+            assert_eq!(learned.find(&999u64.to_be_bytes(), IDLE, Moment::from_nanos(1000)), Some(999));
         }
-        assert!(learned.len() <= 50);
-        assert_eq!(learned.find(&999u64.to_be_bytes(), IDLE, Moment::from_nanos(1000)), Some(999));
+    }
+
+    #[test]
+    fn a_flood_of_new_keys_takes_the_longest_unused_and_never_one_in_use() {
+        let learned = Learned::default();
+        let (max, used) = (1000, 100u64);
+        for i in 0..20_000u64 {
+            let now = Moment::from_nanos(i);
+            learned.learn(&i.to_be_bytes(), i, max, now);
+            if i % 100 == 99 {
+                for key in 0..used {
+                    assert_eq!(learned.find(&key.to_be_bytes(), IDLE, now), Some(key), "after {i}");
+                }
+            }
+        }
+        let newest = 20_000 - 700..20_000u64;
+        for i in newest {
+            assert!(learned.find(&i.to_be_bytes(), IDLE, Moment::from_nanos(20_000)).is_some(), "{i}");
+        }
     }
 }

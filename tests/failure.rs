@@ -160,6 +160,26 @@ async fn answers_can_count_as_failed_attempts_and_attempts_have_an_end() {
 }
 
 #[tokio::test]
+async fn where_nobody_is_left_to_try_the_client_gets_the_answer_there_is() {
+    let sick = scripted().answers("HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno").start().await;
+    let text = format!("{WEB}[pool.app]\nupstreams = [\"{{a}}\"]\nretry = {{ statuses = [503], attempts = 3 }}\n");
+    let proxy = proxy(&text).with("a", &sick).start().await;
+    let answer = proxy.client().get("/").await;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (503, "no"));
+    assert_eq!(proxy.metric("tidegate_pool_retries_total{pool=\"app\"}").await, Some(0.0), "nothing is paid for");
+}
+
+#[tokio::test]
+async fn the_whole_request_ends_in_time_also_while_its_body_comes_in() {
+    let a = upstream().start().await;
+    let text = format!("{WEB}[pool.app]\nupstreams = [\"{{a}}\"]\ntimeout = {{ request = \"300ms\" }}\n");
+    let proxy = proxy(&text).with("a", &a).start().await;
+    let mut raw = raw_client(proxy.address("web")).await;
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
+    assert_eq!(raw.response().await.status, 504);
+}
+
+#[tokio::test]
 async fn a_storm_of_retries_is_limited_by_the_budget() {
     // Two that cut every request: each retry fails as well.
     let (a, b) = (scripted().reads_request().cuts().start().await, scripted().reads_request().cuts().start().await);

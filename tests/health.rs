@@ -376,14 +376,15 @@ async fn who_is_stuck_to_a_draining_upstream_may_stay_until_its_deadline() {
     let first = client.get("/").await;
     let cookie = first.header("set-cookie").expect("a cookie").split(';').next().unwrap().to_owned();
     let stuck = if first.upstream() == "a" { &a } else { &b };
-    // It has something to finish, so that it is not drained at once.
-    let stream = client.get("/sse?interval=10ms").header("cookie", &cookie).open().await;
-    proxy.operate("app", &stuck.address(), "drain?deadline=400ms").await;
+    proxy.operate("app", &stuck.address(), "drain?deadline=1s").await;
+    // It has nothing to do just now, and clients that may come back.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(proxy.upstream("app", &stuck.address()).await.unwrap().state.word(), "draining");
     assert_eq!(client.get("/").header("cookie", &cookie).await.upstream(), first.upstream());
     let new = client.get("/").await;
     assert_ne!(new.upstream(), first.upstream(), "nobody new is sent there");
-    proxy.until_state("app", &stuck.address(), "drained").await;
-    drop(stream);
+    let drained = proxy.until_state("app", &stuck.address(), "drained").await;
+    assert!(drained.reason.starts_with("nothing left to do"), "{}", drained.reason);
     let moved = client.get("/").header("cookie", &cookie).await;
     assert_eq!(moved.upstream(), new.upstream());
     assert!(moved.header("set-cookie").is_some(), "it is told where it belongs now");

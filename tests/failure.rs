@@ -171,7 +171,7 @@ async fn where_nobody_is_left_to_try_the_client_gets_the_answer_there_is() {
 
 #[tokio::test]
 async fn the_whole_request_ends_in_time_also_while_its_body_comes_in() {
-    let a = upstream().start().await;
+    let a = scripted().reads_until("all of it").holds().start().await;
     let text = format!("{WEB}[pool.app]\nupstreams = [\"{{a}}\"]\ntimeout = {{ request = \"300ms\" }}\n");
     let proxy = proxy(&text).with("a", &a).start().await;
     let mut raw = raw_client(proxy.address("web")).await;

@@ -120,7 +120,7 @@ section! {
         forwarded: Forwarded = Forwarded::XForwarded,
         /// `X-Request-Id`: `"pass"` (keep the client's, make one where there is none), `"always"` (make one) or `"off"`.
         request_id: RequestId = RequestId::Pass,
-        /// Add ourselves to `Via` (RFC 9110 §7.6.3).
+        /// Add ourselves to `Via` (RFC 9110 §7.6.3), and refuse what has passed a Tidegate ten times (508).
         via: bool = true,
     }
 }

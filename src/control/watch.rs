@@ -108,6 +108,9 @@ fn places(file: &Path) -> Vec<PathBuf> {
             Err(_) => break,
         }
     }
+    // A link further up, as in `current/tidegate.toml`: swapping it changes the file as well.
+    let links = file.ancestors().skip(1).filter(|folder| folder.is_symlink());
+    places.extend(links.map(parent));
     if let Ok(real) = file.canonicalize() {
         places.push(if real.is_dir() { real } else { parent(&real) });
     }
@@ -174,6 +177,22 @@ mod tests {
         watched.watch(&[path("c.toml")]);
         std::os::unix::fs::symlink("..2", path("..data_tmp")).unwrap();
         std::fs::rename(path("..data_tmp"), path("..data")).unwrap();
+        seen(&mut watched).await;
+    }
+
+    #[tokio::test]
+    async fn a_swapped_link_to_the_folder_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for (version, text) in [("v1", "one"), ("v2", "two and more")] {
+            std::fs::create_dir(path(version)).unwrap();
+            std::fs::write(path(version).join("c.toml"), text).unwrap();
+        }
+        std::os::unix::fs::symlink("v1", path("current")).unwrap();
+        let mut watched = Watched::new();
+        watched.watch(&[path("current").join("c.toml")]);
+        std::os::unix::fs::symlink("v2", path("next")).unwrap();
+        std::fs::rename(path("next"), path("current")).unwrap();
         seen(&mut watched).await;
     }
 

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use super::Refusal;
 use crate::config::model::{Forwarded, RequestId};
 
 /// `X-Forwarded-For`.
@@ -158,14 +159,25 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     }
 }
 
+/// How often a request may pass a Tidegate. A pool that leads back to its own listener would else go round until something breaks.
+const MOST_PASSES: usize = 10;
+
 /// Adds ourselves to `Via` (RFC 9110 §7.6.3); `received` is the version of the message as it came.
-pub fn via(headers: &mut HeaderMap, received: http::Version) {
+///
+/// **Errors**: [`Refusal::Loop`] for a request that has passed a Tidegate ten times.
+pub fn via(headers: &mut HeaderMap, received: http::Version) -> Result<(), Refusal> {
+    let lines = headers.get_all(header::VIA).iter();
+    let hops = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    if hops.filter(|hop| hop.trim_ascii().ends_with(b" tidegate")).count() >= MOST_PASSES {
+        return Err(Refusal::Loop);
+    }
     let own = match received {
         http::Version::HTTP_2 => HeaderValue::from_static("2 tidegate"),
         http::Version::HTTP_10 => HeaderValue::from_static("1.0 tidegate"),
         _ => HeaderValue::from_static("1.1 tidegate"),
     };
     append(headers, header::VIA, &own);
+    Ok(())
 }
 
 /// Keeps or makes the request's id, and returns it.
@@ -312,6 +324,13 @@ mod tests {
         let peer: IpAddr = "203.0.113.9".parse().unwrap();
         introduce(&mut map, Forwarded::Off, &Introduction::new(peer, false, &[]), peer, &host);
         assert!(map.is_empty());
+    }
+
+    #[test]
+    fn a_request_that_goes_round_is_stopped() {
+        let mut map = headers(&[("via", "1.0 fred, 1.1 p.example")]);
+        let passes = (0..20).take_while(|_| via(&mut map, http::Version::HTTP_11).is_ok()).count();
+        assert_eq!(passes, MOST_PASSES);
     }
 
     #[test]

@@ -190,7 +190,7 @@ fn prepare(
     let introduction = life.connection.state.introduction(&life.connection);
     client::introduce(headers, listener.forwarded, introduction, life.client, &normal.host);
     if listener.via {
-        client::via(headers, life.version);
+        client::via(headers, life.version)?; // 508
     }
     let id = client::request_id(headers, listener.request_id, random, &mut life.worker.scratch.borrow_mut());
     if let Some(facts) = &mut life.facts {

@@ -91,6 +91,8 @@ table! {
     NoUpstream        "no_upstream"         503 "destination_unavailable"     Config   keep  "Service unavailable";
     /// Every fit upstream has `max_connections` requests.
     UpstreamsFull     "upstreams_full"      503 "connection_limit_reached"    Config   keep  "Service unavailable";
+    /// The request has passed us ten times: a pool leads back to its own listener.
+    Loop              "loop"                508 "proxy_loop_detected"         Config   keep  "Loop detected";
     /// This machine has no socket, port or memory left for a connection to the upstream.
     NoSocket          "no_socket"           503 "proxy_internal_error"        Proxy    keep  "Service unavailable";
     /// The upstream refused the connection or could not be reached.
@@ -145,7 +147,12 @@ mod tests {
         for refusal in Refusal::ALL {
             let row = refusal.row();
             let server_side = matches!(row.fault, Fault::Upstream | Fault::Proxy);
-            assert_eq!(refusal.status().is_server_error(), server_side || row.status == 503, "{}", row.label);
+            assert_eq!(
+                refusal.status().is_server_error(),
+                server_side || matches!(row.status, 503 | 508),
+                "{}",
+                row.label
+            );
             assert_eq!(Refusal::LABELS[refusal.index()], row.label);
         }
     }

@@ -88,7 +88,7 @@ section! {
         tls: Option<ListenerTls> = None,
         /// Whether connections start with a PROXY protocol header (v1 or v2): `"off"`, `"require"` or `"accept"`. Believed only from `trusted_proxies`, if any are named.
         proxy_protocol: ProxyProtocol = ProxyProtocol::Off,
-        /// Networks whose `X-Forwarded-For`, `Forwarded` or PROXY header tells the client's address. Nobody else is believed.
+        /// Networks whose `X-Forwarded-For`, `Forwarded` or PROXY header tells the client's address. Nobody else is believed. They must write or extend X-Forwarded-For themselves (`Forwarded` with `forwarded = "forwarded"`): what they pass on unread could be anybody's.
         trusted_proxies: Vec<IpNet> = vec![],
         /// Connections open at once; further ones wait in the kernel's queue.
         max_connections: u32 [1..] = 100_000,

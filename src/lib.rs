@@ -5,9 +5,9 @@
 //! | floor | rooms |
 //! |---|---|
 //! | words | [`types`] |
-//! | decide: pure, told the time | [`balance`], [`limit`], [`health`], [`retry`], [`route`], [`config`] |
+//! | decide: pure, told the time | [`balance`], [`limit`], [`health`], [`retry`], [`route`], [`scale`], [`config`] |
 //! | remember | [`telemetry`], [`snapshot`], [`sweep`] |
-//! | act | [`upstream`] (the far side), [`downstream`] (the near side), [`proxy`] (a request's life), [`admin`], [`control`] (the one writer) |
+//! | act | [`upstream`] (the far side), [`downstream`] (the near side), [`proxy`] (a request's life), [`scaler`] (makes and removes replicas), [`admin`], [`control`] (the one writer) |
 //! | people | [`cli`] |
 //!
 //! To run it inside another program, see [`control::start`].
@@ -24,6 +24,8 @@ pub mod retry;
 
 pub mod route;
 
+pub mod scale;
+
 pub mod config;
 
 pub mod telemetry;
@@ -39,6 +41,8 @@ pub mod upstream;
 pub mod downstream;
 
 pub mod proxy;
+
+pub mod scaler;
 
 pub mod admin;
 

@@ -21,6 +21,7 @@ mod access;
 mod api;
 mod bound;
 pub mod model;
+pub mod scaling;
 
 use std::future::Future;
 use std::time::Duration;

@@ -22,6 +22,7 @@ mod place;
 mod problem;
 mod reference;
 mod rule;
+mod scaling;
 mod secret;
 mod section;
 mod setting;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use super::scaling::*;
 use super::section::{MILLISECOND, section};
 pub use super::setting::{
     CheckKind, ClientAuth, Forwarded, HostHeader, Initial, LogFormat, LogTarget, Protocol, ProxyProtocol, RequestId,
@@ -38,6 +39,8 @@ section! {
         error_pages: BTreeMap<String, PathBuf> = BTreeMap::new(),
         /// Where connections are accepted.
         listener: BTreeMap<String, Listener> = BTreeMap::new(),
+        /// What holds for the scalers of all pools.
+        scaler: Scalers = Scalers::default(),
         /// Upstreams that can stand in for one another.
         pool: BTreeMap<String, Pool> = BTreeMap::new(),
         /// Which requests go where.
@@ -166,6 +169,12 @@ section! {
         hash_bound: Option<Share> = Some(Share(0.25)),
         /// The members: `"127.0.0.1:9001"` or `{ address = "127.0.0.1:9002", weight = 2 }`.
         upstreams: Vec<Upstream> = vec![],
+        /// Requests that an upstream takes at once, unless its own `max_connections` says otherwise: a number, or `"learn"` (with a `scaler`). Further ones wait in the `queue`.
+        max_concurrency: Option<MaxConcurrency> = None,
+        /// Where requests wait while every upstream is full. No waiting unless asked for, or a `scaler` is there.
+        queue: Option<Queue> = None,
+        /// Upstreams are added and removed by the load.
+        scaler: Option<Scaler> = None,
         /// How upstreams are asked whether they are well: `{ path = "/health" }`. None unless asked for.
         health: Option<HealthCheck> = None,
         /// Sending failing upstreams away for a while.

@@ -9,6 +9,7 @@ pub(crate) enum Out {
     /// A text in which `${name}` is what a regular expression caught.
     Capturing(String),
     Integer(i64),
+    Float(f64),
     Bool(bool),
     List(Vec<Out>),
     Table(Vec<(String, Out)>),
@@ -39,6 +40,8 @@ impl Out {
             Out::Text(text) | Out::Secret(text) => quote(&escape(text, |_| true)),
             Out::Capturing(text) => quote(&escape(text, |name| !is_capture(name))),
             Out::Integer(number) => number.to_string(),
+            // With its point, or TOML reads an integer.
+            Out::Float(number) => format!("{number:?}"),
             Out::Bool(flag) => flag.to_string(),
             Out::List(items) => {
                 let items: Vec<String> = items.iter().map(|item| item.inline(secrets)).collect();

@@ -82,6 +82,17 @@ impl Key {
     }
 }
 
+/// A key's name: `r#for` is written `for`.
+pub(crate) const fn plain(key: &'static str) -> &'static str {
+    match key.as_bytes() {
+        [b'r', b'#', rest @ ..] => match std::str::from_utf8(rest) {
+            Ok(name) => name,
+            Err(_) => key,
+        },
+        _ => key,
+    }
+}
+
 /// Doc comments as text.
 pub(crate) fn join_doc(lines: &[&str]) -> String {
     lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
@@ -248,7 +259,7 @@ macro_rules! amounts {
     };
 }
 
-amounts!(u16, u32, Size, Duration, Share);
+amounts!(u16, u32, f64, Size, Duration, Share);
 
 impl<T: Bounded> Bounded for Option<T> {
     type Unit = T::Unit;
@@ -309,7 +320,7 @@ macro_rules! section {
         section!(@default $name [$($key : $ty $(= $default)?,)*] []);
 
         impl $crate::config::section::Section for $name {
-            const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+            const KEYS: &'static [&'static str] = &[$($crate::config::section::plain(stringify!($key))),*];
             const SHORT: Option<&'static str> = section!(@short $($short)?);
 
             fn schema() -> $crate::config::section::Schema {
@@ -318,7 +329,7 @@ macro_rules! section {
                     doc: $crate::config::section::join_doc(&[$($doc),*]),
                     short: Self::SHORT,
                     keys: vec![$($crate::config::section::Key::new::<$ty>(
-                        stringify!($key),
+                        $crate::config::section::plain(stringify!($key)),
                         &[$($kdoc),*],
                         section!(@some $($default)?),
                         section!(@bounds $ty $(, $bounds)?),
@@ -337,7 +348,7 @@ macro_rules! section {
             }
 
             fn write_entries(&self) -> Vec<(String, $crate::config::out::Out)> {
-                let entries = [$((stringify!($key), $crate::config::section::Value::write(&self.$key))),*];
+                let entries = [$(($crate::config::section::plain(stringify!($key)), $crate::config::section::Value::write(&self.$key))),*];
                 entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
             }
 
@@ -347,7 +358,7 @@ macro_rules! section {
                 report: &mut $crate::config::section::Report<'_>,
             ) {
                 $(
-                    let here = at.key(stringify!($key));
+                    let here = at.key($crate::config::section::plain(stringify!($key)));
                     $(if !$crate::config::section::Bounded::within(&self.$key, &($bounds)) {
                         let bounds = $crate::config::section::bounds_words::<$ty>(&($bounds));
                         report.error(&here, format!("impossible value for `{here}`"), format!("expected {bounds}"));
@@ -400,9 +411,9 @@ macro_rules! section {
     (@some $default:expr) => { Some($default) };
     (@bounds $ty:ty) => { None };
     (@bounds $ty:ty, $bounds:expr) => { Some($crate::config::section::bounds_words::<$ty>(&($bounds))) };
-    (@take $reader:ident $entries:ident $at:ident $key:ident) => { $reader.require($entries, $at, stringify!($key)) };
+    (@take $reader:ident $entries:ident $at:ident $key:ident) => { $reader.require($entries, $at, $crate::config::section::plain(stringify!($key))) };
     (@take $reader:ident $entries:ident $at:ident $key:ident $default:expr) => {
-        $reader.take($entries, $at, stringify!($key))
+        $reader.take($entries, $at, $crate::config::section::plain(stringify!($key)))
     };
     (@or $key:ident) => { $key? };
     (@or $key:ident $default:expr) => { $key.unwrap_or_else(|| $default) };

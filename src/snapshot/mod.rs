@@ -7,6 +7,7 @@
 //! This module never reads a file, a clock or a socket. Why not one lock-free map for each kind of thing: a request must see one
 //! generation of all of them together.
 
+mod replica;
 mod sticky;
 
 use std::cell::RefCell;
@@ -31,6 +32,7 @@ use crate::telemetry::{LimitStats, ListenerStats, PoolStats, RouteStats, Upstrea
 use crate::types::Moment;
 use crate::upstream::Target;
 
+pub use replica::{Intent, Replica};
 pub use sticky::Learned;
 
 /// Everything a request needs to know, as of one generation.

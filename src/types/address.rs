@@ -3,11 +3,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Where an upstream is, as the operator wrote it.
 ///
 /// **Shape**: `10.0.0.7:9001`, `[::1]:9001`, `api.internal:9001`, `unix:/run/app.sock`, `srv:_http._tcp.api.internal`.
 /// Its text is also the upstream's identity within a pool.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Address {
     /// An IP address and port: nothing to resolve.
     Ip(SocketAddr),
@@ -48,6 +51,20 @@ const PORT: AddressError =
 const LISTENER: AddressError = AddressError(
     "expected an address to listen on, such as \"0.0.0.0:8080\", \"[::]:8080\", \":8080\" or \"unix:/run/tidegate.sock\"",
 );
+
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> String {
+        address.to_string()
+    }
+}
 
 impl FromStr for Address {
     type Err = AddressError;

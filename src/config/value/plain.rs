@@ -70,6 +70,32 @@ pub(super) fn integer(node: &Node, at: &At, reader: &mut Reader<'_>, expected: &
     number
 }
 
+impl Value for f64 {
+    const OFF: bool = true;
+
+    fn words() -> String {
+        "a number".to_owned()
+    }
+
+    fn read(node: &Node, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let number = match &node.kind {
+            Kind::Integer(number) => Some(*number as f64),
+            Kind::Float(number) => Some(*number),
+            Kind::Text { text, filled: true } => text.parse().ok(),
+            _ => None,
+        };
+        let number = number.filter(|number| number.is_finite());
+        if number.is_none() {
+            reader.wrong_kind(node, at, &Self::words());
+        }
+        number
+    }
+
+    fn write(&self) -> Option<Out> {
+        Some(Out::Float(*self))
+    }
+}
+
 impl Value for String {
     fn words() -> String {
         "a string".to_owned()

@@ -9,13 +9,14 @@ use ipnet::IpNet;
 
 use super::plain::integer;
 use crate::balance::HashKey;
-use crate::config::model::{HostHeader, LogTarget, StatusSet, StickyKey, Workers};
+use crate::config::model::{Headroom, HostHeader, LogTarget, MaxConcurrency, StatusSet, StickyKey, Workers};
 use crate::config::node::{Entry, Kind, Node};
 use crate::config::out::Out;
 use crate::config::place::At;
 use crate::config::section::{Reader, Value};
 use crate::limit::Per;
 use crate::route::{HostPattern, PathPattern, ValuePattern};
+use crate::scale::{Adjust, Condition, Metric, Pace, Target as ScaleTarget};
 use crate::types::{Address, Bind, Rate, Share, Size, format_duration, parse_duration};
 
 /// Types whose `FromStr` says what was expected and whose `Display` reads back.
@@ -42,6 +43,9 @@ macro_rules! texts {
 }
 
 texts! {
+    Adjust: "a change such as \"+2\", \"+50%\" or \"=10\"";
+    Condition: "a condition such as \"queue_wait > 500ms\"";
+    Metric: "a metric such as \"load\" or \"cpu\"";
     Address: "an address such as \"127.0.0.1:9001\"";
     Bind: "an address such as \"0.0.0.0:8080\"", off;
     HashKey: "\"client\", \"uri\", \"path\", \"header:NAME\", \"cookie:NAME\" or \"query:NAME\"";
@@ -159,6 +163,48 @@ impl Value for Workers {
             Workers::Count(count) => Out::Integer(i64::from(*count)),
         })
     }
+}
+
+/// Types for which a plain number needs no quotes.
+macro_rules! number_or_text {
+    ($($ty:ty: $words:literal;)*) => {
+        $(impl Value for $ty {
+            const OFF: bool = true;
+
+            fn words() -> String {
+                $words.to_owned()
+            }
+
+            fn read(node: &Node, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+                let number = match node.kind {
+                    Kind::Integer(number) => number.to_string(),
+                    Kind::Float(number) => number.to_string(),
+                    _ => return parse(node, at, reader, &Self::words(), <$ty>::from_str),
+                };
+                match <$ty>::from_str(&number) {
+                    Ok(value) => Some(value),
+                    Err(error) => {
+                        reader.bad_value(node, at, error.to_string());
+                        None
+                    }
+                }
+            }
+
+            fn write(&self) -> Option<Out> {
+                let text = self.to_string();
+                let integer = text.parse().ok().map(Out::Integer);
+                let number = integer.or_else(|| text.parse().ok().map(Out::Float));
+                Some(number.unwrap_or_else(|| Out::text(text)))
+            }
+        })*
+    };
+}
+
+number_or_text! {
+    Headroom: "\"learned\" or a number";
+    MaxConcurrency: "a number or \"learn\"";
+    Pace: "a pace such as \"4/15s\" or \"100%/15s\"";
+    ScaleTarget: "a target such as \"70%\", 30 (for each instance) or \"value:500\"";
 }
 
 impl Value for LogTarget {

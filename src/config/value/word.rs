@@ -9,6 +9,7 @@ use crate::config::node::Node;
 use crate::config::out::Out;
 use crate::config::place::At;
 use crate::config::section::{Reader, Value};
+use crate::scale::{LeaderKind, Mode, Profile, Select, StopSignal, VictimOrder};
 
 /// A type with a word for each of its values.
 trait Words: Copy + PartialEq + 'static {
@@ -58,12 +59,19 @@ words! {
     Initial { "down" = Down, "up" = Up }
 }
 
-impl Words for Algorithm {
-    fn all() -> &'static [(&'static str, Self)] {
-        &Algorithm::WORDS
-    }
+/// Types that know their words themselves.
+macro_rules! known {
+    ($($ty:ident)*) => {
+        $(impl Words for $ty {
+            fn all() -> &'static [(&'static str, Self)] {
+                &$ty::WORDS
+            }
+        })*
+        worded!($($ty)*);
+    };
 }
-worded!(Algorithm);
+
+known!(Algorithm Mode Profile Select LeaderKind VictimOrder StopSignal);
 
 fn one_of<T: Words>() -> String {
     let words: Vec<String> = T::all().iter().map(|(word, _)| format!("{word:?}")).collect();

@@ -1,0 +1,7 @@
+//! Makes and removes replicas, as [`scale`](crate::scale) decides.
+//!
+//! It never sees a request: it reads numbers, asks drivers, and tells control which upstreams there are.
+
+mod driver;
+
+pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};

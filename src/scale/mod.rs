@@ -6,12 +6,15 @@
 
 mod decide;
 mod decision;
+mod model;
 mod observed;
+mod rules;
 mod settings;
 mod word;
 
 pub use decide::{State, decide};
 pub use decision::{Decision, Limit, Source, Terms};
+pub use model::Proposal;
 pub use observed::{Instance, Observed, Phase};
 pub use settings::{Capacity, Headroom, Hold, Policy, Rules, Schedule, Settings, Signal, SignalTarget, Slo, Verify};
 pub use word::{

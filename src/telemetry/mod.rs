@@ -16,6 +16,7 @@ mod lane;
 mod page;
 mod process;
 mod registry;
+mod scaler;
 mod series;
 mod stats;
 
@@ -26,5 +27,7 @@ pub use lane::{Lane, PerWorker};
 pub use page::{CONTENT_TYPE, Metrics};
 pub use process::Process;
 pub use registry::Registry;
+pub use scaler::{PoolFigures, ScalerFigures};
+pub(crate) use series::Series;
 pub use series::{METRICS, Metric, reference};
 pub use stats::*;

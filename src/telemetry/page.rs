@@ -6,6 +6,7 @@ use prometheus::proto::{self, MetricFamily, MetricType};
 use super::kind::{Closed, Fault, Outcome};
 use super::process::Process;
 use super::registry::{Family, Names, Registry};
+use super::scaler::PoolFigures;
 use super::series::{DECISIONS, LOG_OUTCOMES, METRICS, Series};
 use super::stats::{LimitStats, ListenerStats, PoolStats, RouteStats, UpstreamStats};
 use super::{Classes, Distribution, Kind};
@@ -36,6 +37,7 @@ impl Registry {
             each(&names.upstreams, |stats, labels| scrape.upstream(stats, labels));
             each(&names.limits, |stats, labels| scrape.limit(stats, labels));
         }
+        self.scalers.each(|figures| scrape.scaler(figures));
         scrape.whole(self);
         scrape.process(&Process::look(), self.started());
         scrape.families()
@@ -141,6 +143,15 @@ impl Scrape {
         }
         self.add(Series::LimitClients, labels, stats.control.clients.value() as f64);
         self.add(Series::LimitEvicted, labels, stats.control.evicted.value() as f64);
+    }
+
+    fn scaler(&mut self, figures: &PoolFigures) {
+        for (series, labels, value) in &figures.values {
+            self.add(*series, &labels.iter().map(String::as_str).collect::<Vec<_>>(), *value);
+        }
+        for (series, labels, spans) in &figures.spans {
+            self.histogram(*series, &labels.iter().map(String::as_str).collect::<Vec<_>>(), spans);
+        }
     }
 
     fn whole(&mut self, registry: &Registry) {

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lane::{Lane, PerWorker};
 use super::process::unix_seconds;
+use super::scaler::ScalerFigures;
 use super::stats::{
     ControlStats, LimitStats, ListenerStats, LogStats, MAX_REFUSALS, PoolStats, RouteStats, Stats, UpstreamStats,
     WorkerLane,
@@ -27,6 +28,8 @@ pub struct Registry {
     pub control: ControlStats,
     /// What became of access log lines.
     pub log: Arc<LogStats>,
+    /// What scalers publish.
+    pub scalers: ScalerFigures,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +59,7 @@ impl Registry {
             started: unix_seconds(),
             control: ControlStats::default(),
             log: Arc::default(),
+            scalers: ScalerFigures::default(),
         })
     }
 

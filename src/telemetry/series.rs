@@ -19,7 +19,7 @@ macro_rules! series {
     ($($variant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
         /// The metrics, in the order of the page.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(super) enum Series { $($variant),+ }
+        pub(crate) enum Series { $($variant),+ }
 
         /// Every metric there is, in the order of the page.
         pub const METRICS: &[Metric] = &[
@@ -79,6 +79,32 @@ series! {
     LimitDecisions = COUNTER "tidegate_limit_decisions_total" ["route", "limit", "decision"] "What a limit decided: admitted, delayed, or refused for its rate, requests or connections. limit is its number in the route, from 0.";
     LimitClients = GAUGE "tidegate_limit_clients" ["route", "limit"] "Clients that the limit remembers.";
     LimitEvicted = COUNTER "tidegate_limit_clients_evicted_total" ["route", "limit"] "Clients forgotten because max_clients was reached.";
+
+    ScalerDesired = GAUGE "tidegate_scaler_desired" ["pool"] "Instances there are to be.";
+    ScalerRaw = GAUGE "tidegate_scaler_raw_desired" ["pool"] "Instances that the load alone asks for, before all other sources and limits.";
+    ScalerInstances = GAUGE "tidegate_scaler_instances" ["pool", "state"] "Instances by what they are doing.";
+    ScalerMin = GAUGE "tidegate_scaler_min" ["pool"] "The fewest instances allowed.";
+    ScalerMax = GAUGE "tidegate_scaler_max" ["pool"] "The most instances allowed.";
+    ScalerLoad = GAUGE "tidegate_scaler_load_erlangs" ["pool"] "Offered load: requests in service at once.";
+    ScalerForecast = GAUGE "tidegate_scaler_forecast_erlangs" ["pool"] "Offered load expected by the time that new instances are ready.";
+    ScalerHeadroom = GAUGE "tidegate_scaler_headroom_slots" ["pool"] "Slots kept above the forecast.";
+    ScalerBacklog = GAUGE "tidegate_scaler_backlog_work_seconds" ["pool"] "Work that will still wait when new instances are ready, in seconds of service.";
+    ScalerCapacity = GAUGE "tidegate_scaler_capacity_per_instance" ["pool", "source"] "Requests that one instance takes at once, configured or learned.";
+    ScalerLead = GAUGE "tidegate_scaler_lead_seconds" ["pool"] "From ordering an instance to its first good check: what decisions go by.";
+    ScalerHold = GAUGE "tidegate_scaler_hold_seconds" ["pool"] "How long instances too many are kept.";
+    ScalerDecisions = COUNTER "tidegate_scaler_decisions_total" ["pool", "direction", "reason", "applied"] "Decisions that changed, or would have changed, the number of instances.";
+    ScalerLimited = COUNTER "tidegate_scaler_limited_total" ["pool", "limit"] "Decisions kept from being as wanted, by what kept them.";
+    ScalerReversals = COUNTER "tidegate_scaler_reversals_total" ["pool"] "Changes of direction within ten minutes.";
+    ScalerRollbacks = COUNTER "tidegate_scaler_rollbacks_total" ["pool"] "Steps taken back because they had made things worse.";
+    ScalerStarts = COUNTER "tidegate_scaler_starts_total" ["pool", "result"] "Instances that became ready, and starts that failed.";
+    ScalerStartSeconds = HISTOGRAM "tidegate_scaler_start_seconds" ["pool"] "From ordering an instance to its first good check.";
+    ScalerStops = COUNTER "tidegate_scaler_stops_total" ["pool", "reason"] "Instances that ended, by why.";
+    ScalerDrainSeconds = HISTOGRAM "tidegate_scaler_drain_seconds" ["pool"] "How long instances took to finish what they had.";
+    ScalerSessionsCut = COUNTER "tidegate_scaler_sessions_cut_total" ["pool"] "Sessions whose instance went before they had ended.";
+    ScalerInstanceSeconds = COUNTER "tidegate_scaler_instance_seconds_total" ["pool", "state"] "Time that instances have spent in each state: what they cost.";
+    ScalerDriverErrors = COUNTER "tidegate_scaler_driver_errors_total" ["pool", "op"] "Calls of the driver that failed.";
+    ScalerCondition = GAUGE "tidegate_scaler_condition" ["pool", "code"] "1 for each condition that needs attention now.";
+    ScalerLeader = GAUGE "tidegate_scaler_leader" [] "1 where this proxy decides about instances.";
 
     Refusals = COUNTER "tidegate_refusals_total" ["reason"] "Answers given instead of an upstream's, by why.";
     Reloads = COUNTER "tidegate_reloads_total" ["outcome"] "Edits of the configuration taken over and refused.";

@@ -1,0 +1,125 @@
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::clock::Wall;
+use crate::admin::scaling::{Finding, PoolScaler, PoolSignals, Signals};
+use crate::config::model::Config;
+use crate::scaler::notify::{News, Notifier};
+use crate::scaler::peers::Sum;
+use crate::scaler::{Standing, Store};
+use crate::snapshot::{Pool, Replica, Snapshot};
+use crate::telemetry::Registry;
+
+/// Whom the scaler works for: control, which alone makes snapshots.
+pub(crate) trait Host: Send {
+    /// The tables in force.
+    fn snapshot(&self) -> Arc<Snapshot>;
+
+    /// The replicas of a pool, the whole set of them, and how many requests one takes at once where that is learned.
+    fn replicas(&self, pool: &Arc<str>, replicas: Vec<Replica>, learned: Option<u32>);
+}
+
+/// What the scalers of all pools share. Lives on the scaler's thread.
+pub(super) struct Shared {
+    pub(super) host: Box<dyn Host>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) wall: RefCell<Wall>,
+    /// Who this proxy is: for labels, leases and peers.
+    pub(super) proxy: String,
+    /// Where state and instances' files are kept.
+    pub(super) folder: RefCell<PathBuf>,
+    /// None while another process has the folder, or this proxy only follows.
+    pub(super) store: RefCell<Option<Store>>,
+    /// Why there is no store.
+    pub(super) no_store: RefCell<Option<Finding>>,
+    /// Whether this proxy decides.
+    pub(super) role: RefCell<Role>,
+    /// Instances of each pool, for `max_total`.
+    pub(super) sizes: RefCell<BTreeMap<String, u32>>,
+    pub(super) statuses: RefCell<BTreeMap<String, PoolScaler>>,
+    /// What this proxy has seen itself.
+    pub(super) own: RefCell<BTreeMap<String, PoolSignals>>,
+    /// What all proxies have seen.
+    pub(super) peers: RefCell<Sum>,
+    /// Replicas that the leader drains, by pool, where this proxy follows.
+    pub(super) draining: RefCell<BTreeMap<String, Vec<String>>>,
+    /// Bytes that are free on this machine; none where that is not to be known.
+    pub(super) free_memory: Cell<Option<u64>>,
+    pub(super) notifier: RefCell<Option<Notifier>>,
+    /// How far the system's clock was found off, while that is worth telling.
+    pub(super) drift: Cell<Option<f64>>,
+}
+
+/// What this proxy is among those of the same pools.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Role {
+    /// As the election has it.
+    pub(super) standing: Standing,
+    /// Whether there are others at all.
+    pub(super) alone: bool,
+    /// Why nobody knows who leads.
+    pub(super) problem: Option<Finding>,
+}
+
+impl Role {
+    /// Before the first campaign: nobody decides.
+    pub(super) fn unknown(alone: bool) -> Self {
+        Role { standing: Standing { leads: alone, leader: None, generation: u64::from(alone) }, alone, problem: None }
+    }
+
+    /// In one or two words.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Role { alone: true, .. } => "none",
+            Role { problem: Some(_), .. } => "no leader",
+            Role { standing, .. } if standing.leads => "leader",
+            _ => "follower",
+        }
+    }
+}
+
+impl Shared {
+    /// Seconds since 1970, never going back.
+    pub(super) fn now(&self) -> f64 {
+        self.wall.borrow().now()
+    }
+
+    /// The pool as it is in the tables in force.
+    pub(super) fn pool(&self, name: &str) -> Option<(Arc<Pool>, Arc<Config>)> {
+        let snapshot = self.host.snapshot();
+        let pool = snapshot.pools.iter().find(|pool| &*pool.name == name)?;
+        Some((pool.clone(), snapshot.config.clone()))
+    }
+
+    /// How many instances may still be started before `max_total`.
+    pub(super) fn room(&self, config: &Config) -> u32 {
+        let all: u32 = self.sizes.borrow().values().sum();
+        config.scaler.max_total.map_or(u32::MAX, |max| max.saturating_sub(all))
+    }
+
+    /// Whether the machine has too little memory for another instance.
+    pub(super) fn short_of_memory(&self, config: &Config) -> Option<Finding> {
+        let (floor, free) = (config.scaler.host_memory_floor.0, self.free_memory.get()?);
+        (free < floor).then(|| Finding {
+            code: "HOST_MEMORY".to_owned(),
+            severity: "warning".to_owned(),
+            pool: None,
+            text: format!("{} MiB of memory are free here, less than `host_memory_floor`: nothing is started", free >> 20),
+            advice: "free memory, or lower `scaler.host_memory_floor`".to_owned(),
+        })
+    }
+
+    /// Tells others, where somebody wants to know.
+    pub(super) fn notify(&self, news: News) {
+        if let Some(notifier) = &*self.notifier.borrow() {
+            notifier.tell(news);
+        }
+    }
+
+    /// What this proxy has seen, for the other ones.
+    pub(super) fn signals(&self) -> Signals {
+        Signals { proxy: self.proxy.clone(), at: self.now(), pools: self.own.borrow().clone() }
+    }
+}

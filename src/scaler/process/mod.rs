@@ -1,0 +1,5 @@
+//! Instances that are processes of this machine.
+
+mod spec;
+
+pub use spec::spec;

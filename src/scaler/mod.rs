@@ -2,6 +2,8 @@
 //!
 //! It never sees a request: it reads numbers, asks drivers, and tells control which upstreams there are.
 
+#[cfg(feature = "docker")]
+pub mod docker;
 mod driver;
 
 pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};

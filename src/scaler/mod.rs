@@ -2,6 +2,8 @@
 //!
 //! It never sees a request: it reads numbers, asks drivers, and tells control which upstreams there are.
 
+#[cfg(feature = "docker")]
+pub mod docker;
 mod driver;
 pub mod fleet;
 pub mod process;

@@ -45,6 +45,18 @@ pub trait Driver {
         Box::pin(async { Ok(()) })
     }
 
+    /// Who goes in any case, first to go first, where the number falls by `count`: whoever really makes the instances has a say in that. May be fewer
+    /// than `count`: the others are the caller's choice, told by [`Driver::mark`]. None where all of them are. Only asked where [`Driver::by_count`].
+    fn forced_victims(&self, found: &[Found], count: usize) -> Option<Vec<InstanceId>> {
+        let _ = (found, count);
+        None
+    }
+
+    /// What would keep [`Driver::scale`], [`Driver::start`] or [`Driver::stop`] from working now, as far as that is known without asking anybody.
+    fn hindrance(&self) -> Option<DriverError> {
+        None
+    }
+
     /// What instances use now; those that it cannot tell of are not there.
     fn usage(&self) -> LocalBoxFuture<'_, Result<Vec<(InstanceId, Usage)>, DriverError>> {
         Box::pin(async { Ok(Vec::new()) })

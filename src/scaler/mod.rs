@@ -7,6 +7,9 @@ pub mod docker;
 mod driver;
 pub mod fleet;
 pub mod process;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
+pub mod leader;
 
 pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};
 pub use fleet::{Fleet, FleetSettings};

@@ -1,0 +1,258 @@
+//! Leader election by a Lease of coordination.k8s.io/v1, with the meaning that client-go gives its fields.
+//!
+//! Clocks are never compared: a lease has run out when *we* have seen it unchanged for as long as it says. A leader counts from before it asked for its
+//! renewal, and stops leading at three quarters of the lease, so it has stopped before anybody else can begin.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::LocalBoxFuture;
+use k8s_openapi::api::coordination::v1::{Lease as Record, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
+
+use super::access::{Access, Link, Session};
+use super::orders::FIELD_MANAGER;
+use super::problem::Doing;
+use super::{Bounds, DriverError};
+use crate::scaler::leader::{Election, ElectionError, Standing};
+
+/// A candidate for the leadership that a Lease gives.
+#[derive(Debug)]
+pub struct Lease {
+    link: Link,
+    name: String,
+    identity: String,
+    length: Duration,
+    /// What was seen last, and since when it has been so.
+    observed: Option<Observed>,
+    /// Until when we lead, unless we renew; none while we do not.
+    leads_until: Option<Instant>,
+    /// The highest generation that was seen.
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Observed {
+    spec: LeaseSpec,
+    since: Instant,
+}
+
+impl Lease {
+    /// A candidate of this identity, which no other process may have at the same time or later (a pod's name is not enough: its container can be restarted).
+    ///
+    /// **Units**: `length` is how long a leader that is not heard of stays leader; rounded up to whole seconds where others are told.
+    pub fn new(access: Access, name: impl Into<String>, identity: impl Into<String>, length: Duration) -> Self {
+        // A campaign is a read and a write, and may take half a lease.
+        let bounds = Bounds { connect: length / 4, call: length / 4, ..Bounds::default() };
+        Lease {
+            link: Link::new(access, bounds),
+            name: name.into(),
+            identity: identity.into(),
+            length,
+            observed: None,
+            leads_until: None,
+            generation: 0,
+        }
+    }
+
+    async fn run(&mut self) -> Result<Standing, ElectionError> {
+        let now = Instant::now();
+        if self.leads_until.is_some_and(|until| until <= now) {
+            // We came too late, whatever kept us: somebody else may lead by now.
+            self.leads_until = None;
+        }
+        let bound = self.leads_until.map_or(self.length / 2, |until| (until - now).min(self.length / 2));
+        let outcome = match tokio::time::timeout(bound, self.attempt(now)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(super::problem::too_slow("of the Lease", bound)),
+        };
+        match outcome {
+            Ok(standing) => Ok(standing),
+            // One renewal may fail: the lease is long enough for three.
+            Err(error) if self.leads_until.is_some_and(|until| Instant::now() < until) => {
+                tracing::warn!(lease = %self.name, "the leadership was not renewed, and is held for now: {error}");
+                Ok(self.standing(true))
+            }
+            Err(DriverError { what, advice, .. }) => {
+                self.leads_until = None;
+                Err(ElectionError { what, advice })
+            }
+        }
+    }
+
+    fn standing(&self, leads: bool) -> Standing {
+        let holder = self.observed.as_ref().and_then(|observed| holder(&observed.spec)).map(str::to_owned);
+        Standing { leads, leader: holder, generation: self.generation }
+    }
+
+    async fn attempt(&mut self, begun: Instant) -> Result<Standing, DriverError> {
+        // Who writes to it between our read and our write has either taken it, or only put a label on it.
+        for _ in 0..2 {
+            let Some(mut record) = self.read().await? else {
+                let spec = self.claim(None);
+                if self.create(&spec).await? {
+                    return Ok(self.lead(spec, begun));
+                }
+                continue;
+            };
+            let spec = record.spec.take().unwrap_or_default();
+            self.observe(&spec);
+            if !self.is_free(&spec) {
+                self.leads_until = None;
+                return Ok(self.standing(false));
+            }
+            let claimed = self.claim(Some(&spec));
+            record.spec = Some(claimed.clone());
+            if self.replace(&record).await? {
+                return Ok(self.lead(claimed, begun));
+            }
+        }
+        self.leads_until = None;
+        Ok(self.standing(false))
+    }
+
+    fn lead(&mut self, spec: LeaseSpec, begun: Instant) -> Standing {
+        self.observe(&spec);
+        self.leads_until = Some(begun + self.length.mul_f64(0.75));
+        self.standing(true)
+    }
+
+    fn observe(&mut self, spec: &LeaseSpec) {
+        self.generation = self.generation.max(transitions(spec));
+        if self.observed.as_ref().is_none_or(|observed| observed.spec != *spec) {
+            self.observed = Some(Observed { spec: spec.clone(), since: Instant::now() });
+        }
+    }
+
+    /// Whether it may be taken: ours, nobody's, or not renewed for as long as it says, by our own clock.
+    fn is_free(&self, spec: &LeaseSpec) -> bool {
+        let Some(holder) = holder(spec) else { return true };
+        let length =
+            spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+        let age = self.observed.as_ref().map_or(Duration::ZERO, |observed| observed.since.elapsed());
+        holder == self.identity || age >= length.unwrap_or(self.length)
+    }
+
+    /// What it says once it is ours.
+    fn claim(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let kept = before.filter(|spec| holder(spec) == Some(&self.identity));
+        // Also a Lease that somebody has deleted does not make generations grow smaller.
+        let generation = match kept {
+            Some(spec) => transitions(spec).max(self.generation),
+            None if before.is_none() && self.generation == 0 => 1,
+            None => before.map_or(0, transitions).max(self.generation) + 1,
+        };
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(self.length.as_secs_f64().ceil() as i32),
+            acquire_time: kept.and_then(|spec| spec.acquire_time.clone()).or_else(|| Some(now.clone())),
+            renew_time: Some(now),
+            lease_transitions: i32::try_from(generation).ok(),
+            ..before.cloned().unwrap_or_default()
+        }
+    }
+
+    async fn read(&self) -> Result<Option<Record>, DriverError> {
+        let get = async |session: Arc<Session>| leases(&session).get(&self.name).await;
+        match self.link.attempt(get, self.link.bounds().call).await? {
+            Ok(record) => Ok(Some(record)),
+            Err(failed) if failed.code() == Some(404) => Ok(None),
+            Err(failed) => Err(failed.into_driver_error(doing("get", &self.subject()))),
+        }
+    }
+
+    /// Whether nobody was faster.
+    async fn create(&self, spec: &LeaseSpec) -> Result<bool, DriverError> {
+        let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+        let record = Record { metadata, spec: Some(spec.clone()) };
+        let create = async |session: Arc<Session>| leases(&session).create(&parameters(), &record).await;
+        self.write("create", self.link.attempt(create, self.link.bounds().call).await?)
+    }
+
+    /// Whether nobody was faster.
+    async fn replace(&self, record: &Record) -> Result<bool, DriverError> {
+        let replace = async |session: Arc<Session>| leases(&session).replace(&self.name, &parameters(), record).await;
+        self.write("update", self.link.attempt(replace, self.link.bounds().call).await?)
+    }
+
+    fn write(&self, verb: &'static str, answer: Result<Record, super::access::Failed>) -> Result<bool, DriverError> {
+        match answer {
+            Ok(_) => Ok(true),
+            // Taken, or gone, meanwhile.
+            Err(failed) if failed.code() == Some(409) || verb == "update" && failed.code() == Some(404) => Ok(false),
+            Err(failed) => Err(failed.into_driver_error(doing(verb, &self.subject()))),
+        }
+    }
+
+    fn subject(&self) -> String {
+        format!("Lease \"{}\"", self.name)
+    }
+
+    /// Nobody's, so that the next one need not wait.
+    async fn release(&mut self) -> Result<(), DriverError> {
+        let Some(mut record) = self.read().await? else { return Ok(()) };
+        let spec = record.spec.take().unwrap_or_default();
+        if holder(&spec) != Some(&self.identity) {
+            return Ok(());
+        }
+        let now = MicroTime(Timestamp::now());
+        let (acquire_time, renew_time) = (Some(now.clone()), Some(now));
+        record.spec = Some(LeaseSpec {
+            holder_identity: None,
+            lease_duration_seconds: Some(1),
+            acquire_time,
+            renew_time,
+            ..spec
+        });
+        self.replace(&record).await.map(drop)
+    }
+}
+
+impl Election for Lease {
+    fn campaign(&mut self) -> LocalBoxFuture<'_, Result<Standing, ElectionError>> {
+        Box::pin(self.run())
+    }
+
+    fn resign(&mut self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(async {
+            if self.leads_until.take().is_none() {
+                return;
+            }
+            let bound = self.length / 2;
+            match tokio::time::timeout(bound, self.release()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(lease = %self.name, "the leadership was not given up and runs out by itself: {error}")
+                }
+                Err(_) => {
+                    tracing::warn!(lease = %self.name, "the leadership was not given up within {bound:?} and runs out by itself")
+                }
+            }
+        })
+    }
+}
+
+/// Nobody is written as nothing, or as an empty string.
+fn holder(spec: &LeaseSpec) -> Option<&str> {
+    spec.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+}
+
+fn transitions(spec: &LeaseSpec) -> u64 {
+    spec.lease_transitions.and_then(|transitions| u64::try_from(transitions).ok()).unwrap_or(0)
+}
+
+fn leases(session: &Session) -> Api<Record> {
+    Api::namespaced(session.client.clone(), &session.namespace)
+}
+
+fn parameters() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
+
+fn doing<'a>(verb: &'static str, subject: &'a str) -> Doing<'a> {
+    Doing { verb, resource: "leases", group: "coordination.k8s.io", subject }
+}

@@ -97,3 +97,47 @@ fn read(file: &mut File) -> io::Result<(u64, Option<String>)> {
     let (generation, leader) = text.lines().next().unwrap_or_default().split_once(' ').unwrap_or_default();
     Ok((generation.parse().unwrap_or(0), Some(leader.to_owned()).filter(|leader| !leader.is_empty())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stand(candidate: &mut FileLock) -> (bool, Option<String>, u64) {
+        let standing = candidate.stand().unwrap();
+        (standing.leads, standing.leader, standing.generation)
+    }
+
+    #[test]
+    fn one_leads_the_other_knows_who_and_follows_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("made/leader");
+        let (mut one, mut other) = (FileLock::new(path.clone(), "one".into()), FileLock::new(path, "other".into()));
+        let (first, second) = (Some("one".to_owned()), Some("other".to_owned()));
+        assert_eq!(stand(&mut one), (true, first.clone(), 1));
+        assert_eq!(stand(&mut other), (false, first.clone(), 1));
+        assert_eq!(stand(&mut one), (true, first, 1));
+        one.held = None;
+        assert_eq!(stand(&mut other), (true, second.clone(), 2));
+        assert_eq!(stand(&mut one), (false, second, 2));
+    }
+
+    #[test]
+    fn whoever_holds_a_file_that_was_replaced_leads_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leader");
+        let (mut one, mut other) =
+            (FileLock::new(path.clone(), "one".into()), FileLock::new(path.clone(), "other".into()));
+        assert!(stand(&mut one).0);
+        fs::remove_file(&path).unwrap();
+        assert!(stand(&mut other).0);
+        assert!(!stand(&mut one).0);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_had_is_an_error_that_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut candidate = FileLock::new(folder.path().to_owned(), "one".into());
+        let error = futures_util::FutureExt::now_or_never(candidate.campaign()).unwrap().unwrap_err();
+        assert!(error.to_string().contains("scaler.leader.file"), "{error}");
+    }
+}

@@ -6,10 +6,13 @@
 pub mod docker;
 mod driver;
 pub mod fleet;
-pub mod process;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod leader;
+pub mod process;
+mod store;
 
 pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};
 pub use fleet::{Fleet, FleetSettings};
+pub use leader::{Alone, Election, ElectionError, FileLock, Standing, identity};
+pub use store::{Store, StoreError};

@@ -9,8 +9,10 @@ mod decision;
 mod model;
 mod observed;
 pub mod plan;
+mod profile;
 mod rules;
 mod settings;
+pub mod sim;
 mod word;
 
 pub use decide::{State, decide};

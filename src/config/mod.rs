@@ -13,6 +13,7 @@ mod command;
 mod fuzz;
 #[cfg(test)]
 mod golden;
+pub mod hpa;
 pub mod model;
 mod native;
 mod near;

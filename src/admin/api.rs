@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::Denial;
 use super::model::{PoolStatus, Status, UpstreamStatus};
-use super::{Access, Change, ChangeError, Control, MAX_WEIGHT};
+use super::{Access, Change, ChangeError, Control, MAX_WEIGHT, scaling_api};
 use crate::health;
 use crate::telemetry;
 use crate::types::parse_duration;
@@ -30,6 +30,7 @@ pub(super) fn router<C: Control>(control: C, access: Arc<Access>) -> Router {
         .route("/reload", post(reload::<C>))
         .route("/config", get(config::<C>))
         .route("/metrics", get(metrics::<C>))
+        .merge(scaling_api::routes())
         .layer(from_fn_with_state(access, guard));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -42,7 +43,7 @@ pub(super) fn router<C: Control>(control: C, access: Arc<Access>) -> Router {
 }
 
 /// An error as the API tells it.
-struct Failed(StatusCode, String);
+pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {

@@ -8,6 +8,7 @@ use tower::ServiceExt;
 
 use super::super::Bound;
 use super::super::model::Verdict;
+use super::super::scaling::{Answer, Ask, AskError, PoolScaler, ScalerStatus};
 use super::*;
 use crate::config::model::{Admin, Secret};
 use crate::types::Bind;
@@ -18,6 +19,7 @@ struct Asked(Arc<Mutex<Record>>);
 
 #[derive(Default)]
 struct Record {
+    scaler: Vec<Ask>,
     changes: Vec<(String, String, Change)>,
     left: u32,
     refuses: bool,
@@ -77,6 +79,23 @@ impl Control for Asked {
         }
         self.0.lock().unwrap().changes.push((pool.to_owned(), address.to_owned(), change));
         Ok(upstream(health::State::Draining))
+    }
+
+    async fn scaler(&self, ask: Ask) -> Result<Answer, AskError> {
+        self.0.lock().unwrap().scaler.push(ask.clone());
+        match ask {
+            Ask::Status => {
+                Ok(Answer::Status(ScalerStatus { leadership: "none".to_owned(), ..ScalerStatus::default() }))
+            }
+            Ask::Explain { pool, .. } => Err(AskError::NoPool(pool)),
+            Ask::Recycle { .. } => Err(AskError::Impossible("a recycle runs already".to_owned())),
+            Ask::Doctor => Ok(Answer::Findings(Vec::new())),
+            Ask::Signals => Err(AskError::NoScaler),
+            Ask::History { .. } | Ask::Series { .. } => Err(AskError::Ended),
+            Ask::Pause { pool, .. } | Ask::Resume { pool } | Ask::Set { pool, .. } => {
+                Ok(Answer::Pool(PoolScaler { pool, ..PoolScaler::default() }.into()))
+            }
+        }
     }
 
     async fn reload(&self) -> Verdict {
@@ -236,4 +255,77 @@ async fn a_unix_socket_is_its_user_s_own_and_leaves_nothing_behind() {
     stop.send(()).unwrap();
     serving.await.unwrap();
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn the_scaler_is_asked_what_the_paths_say() {
+    let control = Asked::default();
+    let pool = || "a b".to_owned();
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    for (method, target, status, asked) in [
+        (Method::GET, "/scaler", 200, Ask::Status),
+        (Method::GET, "/scaler/doctor", 200, Ask::Doctor),
+        (Method::GET, "/scaler/signals", 404, Ask::Signals),
+        (Method::GET, "/scaler/a%20b/explain", 404, Ask::Explain { pool: pool(), at: None }),
+        (Method::GET, "/scaler/a%20b/explain?at=12.5", 404, Ask::Explain { pool: pool(), at: Some(12.5) }),
+        (
+            Method::GET,
+            "/scaler/a%20b/history?since=1&until=2&limit=3&all=true",
+            503,
+            Ask::History { pool: pool(), since: Some(1.0), until: Some(2.0), limit: Some(3), all: true },
+        ),
+        (
+            Method::GET,
+            "/scaler/a%20b/history",
+            503,
+            Ask::History { pool: pool(), since: None, until: None, limit: None, all: false },
+        ),
+        (Method::GET, "/scaler/a%20b/series?since=1", 503, Ask::Series { pool: pool(), since: Some(1.0), until: None }),
+        (Method::POST, "/scaler/a%20b/pause?for=5m", 200, Ask::Pause { pool: pool(), r#for: minutes(5) }),
+        (Method::POST, "/scaler/a%20b/pause", 200, Ask::Pause { pool: pool(), r#for: minutes(30) }),
+        (Method::POST, "/scaler/a%20b/resume", 200, Ask::Resume { pool: pool() }),
+        (Method::POST, "/scaler/a%20b/set?to=4", 200, Ask::Set { pool: pool(), to: Some(4), r#for: Some(minutes(60)) }),
+        (
+            Method::POST,
+            "/scaler/a%20b/set?to=0&for=2m",
+            200,
+            Ask::Set { pool: pool(), to: Some(0), r#for: Some(minutes(2)) },
+        ),
+        (Method::POST, "/scaler/a%20b/set", 200, Ask::Set { pool: pool(), to: None, r#for: None }),
+        (Method::POST, "/scaler/a%20b/recycle", 409, Ask::Recycle { pool: pool() }),
+    ] {
+        let (answered, body) = ask(&control, method, target).await;
+        assert_eq!(answered.as_u16(), status, "{target}: {body}");
+        assert_eq!(control.0.lock().unwrap().scaler.pop(), Some(asked), "{target}");
+    }
+    assert!(ask(&control, Method::GET, "/scaler").await.1.contains("\"leadership\":\"none\""));
+    assert!(ask(&control, Method::POST, "/scaler/x/recycle").await.1.contains("runs already"));
+}
+
+#[tokio::test]
+async fn what_the_scaler_cannot_be_asked_is_refused_with_words() {
+    let control = Asked::default();
+    for (method, target, status, word) in [
+        (Method::GET, "/scaler/x/explain?at=noon", 400, "at"),
+        (Method::GET, "/scaler/x/explain?at=inf", 400, "at"),
+        (Method::GET, "/scaler/x/history?limit=-1", 400, "limit"),
+        (Method::POST, "/scaler/x/pause?for=soon", 400, "for"),
+        (Method::POST, "/scaler/x/pause?for=0s", 400, "for"),
+        (Method::POST, "/scaler/x/set?to=many", 400, "to"),
+        (Method::POST, "/scaler/x/set?for=1h", 400, "to"),
+        (Method::GET, "/scaler/x/pause", 405, "method"),
+        (Method::POST, "/scaler/x/explain", 405, "method"),
+        (Method::GET, "/scaler/x/command", 404, "no such path"),
+    ] {
+        let (answered, body) = ask(&control, method, target).await;
+        assert_eq!(answered.as_u16(), status, "{target}: {body}");
+        assert!(body.contains(word), "{target}: {body}");
+    }
+    assert_eq!(control.0.lock().unwrap().scaler, []);
+    let access = Arc::new(Access::new(None, true));
+    let foreign =
+        Asking::post("/scaler/x/set?to=9").header("host", "127.0.0.1").header("origin", "http://evil.example");
+    let response = router(control.clone(), access).oneshot(foreign.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    assert_eq!(control.0.lock().unwrap().scaler, []);
 }

@@ -8,6 +8,7 @@
 //! | `POST …/undrain`, `POST …/ready` | takes requests again |
 //! | `POST …/maintenance` | out of use until called ready |
 //! | `POST …/weight?value=N` | another weight until the next reload that changes it; without a value the configured one |
+//! | `/scaler …` | how pools are scaled, and why: the table in [`scaling`] |
 //! | `POST /reload` | reads the configuration again and answers with the verdict: 200, or 422 and the problems |
 //! | `GET /config` | the configuration that runs, defaults filled in, secrets hidden |
 //! | `GET /metrics` | the figures, for Prometheus |
@@ -22,6 +23,7 @@ mod api;
 mod bound;
 pub mod model;
 pub mod scaling;
+mod scaling_api;
 
 use std::future::Future;
 use std::time::Duration;
@@ -46,6 +48,11 @@ pub trait Control: Clone + Send + Sync + 'static {
         upstream: &str,
         change: Change,
     ) -> impl Future<Output = Result<UpstreamStatus, ChangeError>> + Send;
+
+    /// Asks the scaler for something; the answer's kind is the one that the question names.
+    ///
+    /// **Errors**: nothing scales that pool, or it cannot be done.
+    fn scaler(&self, ask: scaling::Ask) -> impl Future<Output = Result<scaling::Answer, scaling::AskError>> + Send;
 
     /// Reads the configuration again; ready once it is in force or refused.
     fn reload(&self) -> impl Future<Output = Verdict> + Send;

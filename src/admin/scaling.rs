@@ -8,15 +8,121 @@
 //! | `GET /scaler/{pool}/series?since=SECONDS&until=SECONDS` | [`Series`]: what was seen, at the finest step that is kept |
 //! | `GET /scaler/doctor` | `Vec<`[`Finding`]`>` |
 //! | `GET /scaler/signals` | [`Signals`], for the other proxies of the same pools |
-//! | `POST /scaler/{pool}/pause?for=30m`, `POST /scaler/{pool}/resume` | [`PoolScaler`] |
-//! | `POST /scaler/{pool}/set?to=N&for=1h`, `POST /scaler/{pool}/set` (ends it) | [`PoolScaler`] |
+//! | `POST /scaler/{pool}/pause?for=30m` (30 minutes unless given), `POST /scaler/{pool}/resume` | [`PoolScaler`] |
+//! | `POST /scaler/{pool}/set?to=N&for=1h` (an hour unless given), `POST /scaler/{pool}/set` (ends it) | [`PoolScaler`] |
 //! | `POST /scaler/{pool}/recycle` | [`PoolScaler`]: all instances are replaced, one at a time |
+//!
+//! Nothing here can change what is run: commands, images and units come from the configuration's file alone.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::scale::{Decision, Observed};
+
+/// What is asked of the scaler.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// How all of them are: [`Answer::Status`].
+    Status,
+    /// A decision: [`Answer::Record`].
+    Explain {
+        /// The pool.
+        pool: String,
+        /// The last one at or before this time, in seconds since 1970; the last of all unless given.
+        at: Option<f64>,
+    },
+    /// Decisions: [`Answer::History`].
+    History {
+        /// The pool.
+        pool: String,
+        /// From when on, in seconds since 1970.
+        since: Option<f64>,
+        /// Until when.
+        until: Option<f64>,
+        /// The latest so many.
+        limit: Option<usize>,
+        /// Those that changed nothing too.
+        all: bool,
+    },
+    /// What was seen: [`Answer::Series`].
+    Series {
+        /// The pool.
+        pool: String,
+        /// From when on, in seconds since 1970.
+        since: Option<f64>,
+        /// Until when.
+        until: Option<f64>,
+    },
+    /// What needs attention: [`Answer::Findings`].
+    Doctor,
+    /// What this proxy has seen itself: [`Answer::Signals`].
+    Signals,
+    /// Leave the number as it is: [`Answer::Pool`].
+    Pause {
+        /// The pool.
+        pool: String,
+        /// For so long.
+        r#for: Duration,
+    },
+    /// End a pause: [`Answer::Pool`].
+    Resume {
+        /// The pool.
+        pool: String,
+    },
+    /// Have so many: [`Answer::Pool`].
+    Set {
+        /// The pool.
+        pool: String,
+        /// How many; none ends it.
+        to: Option<u32>,
+        /// For so long; always given together with a number.
+        r#for: Option<Duration>,
+    },
+    /// Replace all instances, one at a time: [`Answer::Pool`].
+    Recycle {
+        /// The pool.
+        pool: String,
+    },
+}
+
+/// What the scaler answers; as JSON, what is inside.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// How all are.
+    Status(ScalerStatus),
+    /// A decision.
+    Record(Box<Record>),
+    /// Decisions.
+    History(History),
+    /// What was seen.
+    Series(Series),
+    /// What needs attention.
+    Findings(Vec<Finding>),
+    /// What one proxy has seen.
+    Signals(Signals),
+    /// How one pool's scaler is now.
+    Pool(Box<PoolScaler>),
+}
+
+/// Why the scaler could not do what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No pool has this name.
+    #[error("there is no pool `{0}`")]
+    NoPool(String),
+    /// There is such a pool, but nothing scales it; or nothing scales any pool.
+    #[error("there is no scaler: a pool gets one by a section [pool.NAME.scaler] in the configuration")]
+    NoScaler,
+    /// It cannot be done now; the words say why.
+    #[error("{0}")]
+    Impossible(String),
+    /// Tidegate is on its way out.
+    #[error("Tidegate is shutting down")]
+    Ended,
+}
 
 /// How all scalers are.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

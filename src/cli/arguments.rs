@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::scaler::ScalerCommand;
 use crate::admin::MAX_WEIGHT;
 use crate::types::{Bind, Share, parse_duration};
 
@@ -88,6 +89,9 @@ pub(super) enum Command {
         #[command(flatten)]
         admin: AdminArguments,
     },
+    /// How pools are scaled: look, ask why, steer, simulate, plan, report
+    #[command(subcommand)]
+    Scaler(Box<ScalerCommand>),
     /// Have the configuration read again and say whether it is in force
     Reload {
         #[command(flatten)]

@@ -69,6 +69,18 @@ impl Client {
         parse(&body)
     }
 
+    /// `GET` of any path: the answer, and its text as it came.
+    pub(super) async fn look<T: DeserializeOwned>(&self, target: &str) -> Result<(T, Bytes), Failure> {
+        let (_, body) = self.ask(Method::GET, target, Some(PATIENCE)).await?;
+        Ok((parse(&body)?, body))
+    }
+
+    /// `POST` of any path.
+    pub(super) async fn order<T: DeserializeOwned>(&self, target: &str) -> Result<(T, Bytes), Failure> {
+        let (_, body) = self.ask(Method::POST, target, Some(PATIENCE)).await?;
+        Ok((parse(&body)?, body))
+    }
+
     async fn ask(
         &self,
         method: Method,
@@ -130,6 +142,11 @@ impl Client {
         connection.abort();
         Ok((status, body))
     }
+}
+
+/// A name as a path's segment.
+pub(super) fn segment(name: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(name, SEGMENT)
 }
 
 fn path_of(pool: &str, upstream: &str) -> String {

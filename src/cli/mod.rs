@@ -14,6 +14,7 @@ mod look;
 mod operate;
 mod place;
 mod run;
+mod scaler;
 mod status;
 mod upstream;
 
@@ -55,6 +56,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Explain(arguments) => explain::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Upstream(arguments) => upstream::run(arguments),
+        Command::Scaler(command) => scaler::run(*command),
         client => operate::run(client),
     }
 }

@@ -103,7 +103,7 @@ fn weight(upstream: &UpstreamStatus) -> String {
 }
 
 /// Columns as wide as their widest cell; `sides` has `<` for a column of words and `>` for one of numbers.
-fn table<const N: usize>(out: &mut String, indent: &str, sides: [char; N], rows: &[[String; N]]) {
+pub(super) fn table<const N: usize>(out: &mut String, indent: &str, sides: [char; N], rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     for row in rows {

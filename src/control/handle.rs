@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::event::{Cause, Event};
 use super::reload::verdict;
 use crate::admin::model::{Status, UpstreamStatus, Verdict};
+use crate::admin::scaling::{Answer, Ask, AskError};
 use crate::admin::{self, Change, ChangeError};
 use crate::config::{self, Secrets};
 use crate::snapshot::{Cell, Snapshot};
@@ -54,6 +55,10 @@ impl admin::Control for Handle {
         let (pool, upstream) = (pool.to_owned(), upstream.to_owned());
         let answer = self.ask(|reply| Event::Operate { pool, upstream, change, reply }).await;
         answer.unwrap_or(Err(ChangeError::Impossible(ENDING.to_owned())))
+    }
+
+    async fn scaler(&self, _: Ask) -> Result<Answer, AskError> {
+        Err(AskError::NoScaler)
     }
 
     async fn reload(&self) -> Verdict {

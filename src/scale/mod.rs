@@ -8,6 +8,7 @@ mod decide;
 mod decision;
 mod model;
 mod observed;
+pub mod plan;
 mod profile;
 mod rules;
 mod settings;

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::admin::model::{Status, UpstreamStatus, Verdict};
 use crate::admin::{Change, ChangeError};
 use crate::health::Trip;
-use crate::snapshot::Upstream;
+use crate::snapshot::{Replica, Upstream};
 use crate::types::Address;
 use crate::upstream::Resolution;
 
@@ -54,6 +54,15 @@ pub enum Event {
         change: Change,
         /// How the upstream is then.
         reply: oneshot::Sender<Result<UpstreamStatus, ChangeError>>,
+    },
+    /// A scaler says which replicas its pool has, all of them each time. The same set again changes nothing.
+    Replicas {
+        /// The pool.
+        pool: Arc<str>,
+        /// Its replicas. One that is missing is gone, or should be.
+        replicas: Vec<Replica>,
+        /// What a member takes at once, where `max_concurrency` is `"learn"`; none while that is not known.
+        max_concurrency: Option<u32>,
     },
     /// Somebody wants to know how everything is.
     Status {

@@ -13,7 +13,7 @@ use crate::admin::model::{Status, UpstreamStatus, Verdict};
 use crate::admin::scaling::{Answer, Ask, AskError};
 use crate::admin::{self, Change, ChangeError};
 use crate::config::{self, Secrets};
-use crate::snapshot::{Cell, Snapshot};
+use crate::snapshot::{Cell, Replica, Snapshot};
 use crate::telemetry::Registry;
 
 /// Asks control. Cheap to clone; what is asked is answered by control's own loop, one thing after the other.
@@ -34,6 +34,13 @@ impl Handle {
     /// All counters.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// Says which replicas a pool has, all of them each time, and what a member takes at once where that is learned. The same again changes
+    /// nothing; a pool that is not in the configuration gets none.
+    pub fn replicas(&self, pool: &Arc<str>, replicas: Vec<Replica>, learned: Option<u32>) {
+        // Control ends last; without it there is nobody to tell.
+        let _ = self.events.send(Event::Replicas { pool: pool.clone(), replicas, max_concurrency: learned });
     }
 
     async fn ask<T>(&self, event: impl FnOnce(oneshot::Sender<T>) -> Event) -> Option<T> {

@@ -14,6 +14,7 @@ mod names;
 mod pool;
 mod probing;
 mod reload;
+mod replicas;
 mod signal;
 mod start;
 mod state;

@@ -8,12 +8,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::event::Event;
 use super::probing::Probing;
+use super::replicas::{Made, completed, is_done, unchecked};
 use crate::admin::{Change as Wish, ChangeError};
-use crate::balance::{self, Cursor};
+use crate::balance;
 use crate::config::model;
 use crate::health::{BreakerPolicy, Change, Crowd, EjectPolicy, Policy, Standing, State, Thresholds, Trip, Use, fit};
-use crate::retry::Budget;
-use crate::snapshot::{Learned, Member, Pool, PoolKept, Upstream};
+use crate::snapshot::{Member, Pool, PoolKept, Replica, Upstream};
 use crate::telemetry::{Outcome, Registry};
 use crate::types::{Address, Moment};
 use crate::upstream::{Place, Resolved, Settings, Target};
@@ -21,8 +21,8 @@ use crate::upstream::{Place, Resolved, Settings, Target};
 /// A pool and its members.
 #[derive(Debug)]
 pub(super) struct PoolState {
-    name: Arc<str>,
-    settings: Arc<model::Pool>,
+    pub(super) name: Arc<str>,
+    pub(super) settings: Arc<model::Pool>,
     far: Settings,
     policy: Arc<Policy>,
     kept: Arc<PoolKept>,
@@ -31,38 +31,45 @@ pub(super) struct PoolState {
     places: HashMap<Arc<str>, usize>,
     /// What names stood for when they were last resolved, by address as configured.
     resolved: HashMap<Address, Vec<Resolved>>,
+    /// What the pool's scaler has made; kept as long as the configuration has the pool.
+    pub(super) replicas: Vec<Replica>,
+    /// What a member takes at once, as learned.
+    pub(super) learned_bound: Option<u32>,
     registry: Arc<Registry>,
     events: UnboundedSender<Event>,
-    dirty: bool,
+    pub(super) dirty: bool,
 }
 
 #[derive(Debug)]
-struct MemberState {
+pub(super) struct MemberState {
     /// The address as configured; a name can stand for several members.
     configured: Address,
-    upstream: Arc<Upstream>,
+    pub(super) upstream: Arc<Upstream>,
     target: Arc<Target>,
-    standing: Standing,
+    pub(super) standing: Standing,
     weight: u32,
     /// An operator's, until the configuration has another weight for it.
     override_weight: Option<u32>,
     max_connections: Option<u32>,
     backup: bool,
     /// No longer in the configuration or in DNS: it finishes what it has and goes.
-    leaving: bool,
+    pub(super) leaving: bool,
+    /// What its scaler makes of it; none where it is no replica.
+    pub(super) replica: Option<Made>,
     probing: Option<Probing>,
     /// The part of its weight that was last published.
     factor: f64,
 }
 
-/// A member as the configuration and DNS want it.
-struct Wanted {
-    configured: Address,
-    place: Place,
-    host: String,
-    weight: u32,
-    backup: bool,
-    max_connections: Option<u32>,
+/// A member as the configuration, DNS and the scaler want it.
+pub(super) struct Wanted {
+    pub(super) configured: Address,
+    pub(super) place: Place,
+    pub(super) host: String,
+    pub(super) weight: u32,
+    pub(super) backup: bool,
+    pub(super) max_connections: Option<u32>,
+    pub(super) replica: Option<Replica>,
 }
 
 /// Something that people should hear of.
@@ -85,12 +92,8 @@ impl PoolState {
         registry: Arc<Registry>,
         events: UnboundedSender<Event>,
     ) -> Self {
-        let kept = PoolKept {
-            cursor: Cursor::new(),
-            budget: Budget::new(),
-            learned: Learned::default(),
-            stats: registry.pool(&name),
-        };
+        let settings = completed(settings);
+        let kept = PoolKept::new(registry.pool(&name));
         PoolState {
             policy: Arc::new(policy(&settings)),
             name,
@@ -100,6 +103,8 @@ impl PoolState {
             members: Vec::new(),
             places: HashMap::new(),
             resolved: HashMap::new(),
+            replicas: Vec::new(),
+            learned_bound: None,
             registry,
             events,
             dirty: true,
@@ -114,6 +119,7 @@ impl PoolState {
 
     /// Takes over new settings. Members that stay keep their health, load and counters; those that are gone drain.
     pub(super) fn adopt(&mut self, settings: Arc<model::Pool>, far: Settings, now: Moment) -> Vec<News> {
+        let settings = completed(settings);
         self.policy = Arc::new(policy(&settings));
         self.settings = settings;
         self.far = far;
@@ -137,6 +143,7 @@ impl PoolState {
         settings.upstreams.clear();
         // No route leads here any more, so no sticky client comes back.
         settings.sticky = None;
+        self.replicas.clear();
         self.settings = Arc::new(settings);
         self.reconcile(now)
     }
@@ -161,6 +168,7 @@ impl PoolState {
                         weight,
                         backup,
                         max_connections,
+                        replica: None,
                     });
                 }
             };
@@ -180,11 +188,14 @@ impl PoolState {
                 }
             }
         }
+        // An address that is configured too is the configuration's.
+        let made = self.replicas.iter().filter_map(|replica| self.wanted_of(replica));
+        wanted.extend(made.filter(|wanted| places.insert(wanted.place.clone())));
         wanted
     }
 
     /// Makes the members those that are wanted.
-    fn reconcile(&mut self, now: Moment) -> Vec<News> {
+    pub(super) fn reconcile(&mut self, now: Moment) -> Vec<News> {
         let wanted = self.wanted();
         let mut news = Vec::new();
         let before = std::mem::take(&mut self.members);
@@ -201,7 +212,8 @@ impl PoolState {
             };
             let known = before.remove(&*name);
             let is_new = known.is_none();
-            let mut member = known.unwrap_or_else(|| self.newcomer(&name, &target, now));
+            let checked_first = wanted.replica.is_some();
+            let mut member = known.unwrap_or_else(|| self.newcomer(&name, &target, checked_first, now));
             if std::mem::take(&mut member.leaving) {
                 member.upstream.set_cut(false);
                 news.extend(news_of(&self.name, &member.upstream, member.standing.recall(now)));
@@ -222,6 +234,7 @@ impl PoolState {
             member.backup = wanted.backup;
             member.max_connections = wanted.max_connections;
             member.target = target;
+            news.extend(self.heed(&mut member, wanted.replica.as_ref(), now));
             member.probing = Probing::keep_or_start(
                 member.probing.take(),
                 &self.settings,
@@ -232,6 +245,10 @@ impl PoolState {
             self.members.push(member);
         }
         for mut member in before.into_values() {
+            if member.replica.is_some() && is_done(&member) {
+                // Its scaler has removed it already, or it does not matter any more.
+                continue;
+            }
             if !member.leaving {
                 member.leaving = true;
                 member.probing = None;
@@ -251,8 +268,8 @@ impl PoolState {
         news
     }
 
-    fn newcomer(&self, name: &str, target: &Arc<Target>, now: Moment) -> MemberState {
-        let standing = Standing::new(&self.policy, now);
+    fn newcomer(&self, name: &str, target: &Arc<Target>, checked_first: bool, now: Moment) -> MemberState {
+        let standing = if checked_first { unchecked(&self.policy, now) } else { Standing::new(&self.policy, now) };
         let stats = self.registry.upstream(&self.name, name);
         let upstream = Upstream::new(self.name.clone(), name.into(), standing.outcomes().clone(), stats);
         MemberState {
@@ -265,6 +282,7 @@ impl PoolState {
             max_connections: None,
             backup: false,
             leaving: false,
+            replica: None,
             probing: None,
             factor: 1.0,
         }
@@ -293,6 +311,17 @@ impl PoolState {
         let member = &mut self.members[place];
         let outcome = if result.is_ok() { Outcome::Ok } else { Outcome::Failed };
         upstream.stats.control.checks.up(outcome);
+        if let Some(made) = &mut member.replica
+            && !made.passed
+        {
+            // It comes up: that it does not answer yet is no news, and does not make it sick.
+            made.passed = result.is_ok();
+            if let Err(detail) = result {
+                self.dirty |= made.heard.as_deref() != Some(detail);
+                made.heard = Some(detail.to_owned());
+                return None;
+            }
+        }
         let change = member.standing.checked(result, &self.policy, now)?;
         self.dirty = true;
         news_of(&self.name, upstream, Some(change))
@@ -358,9 +387,13 @@ impl PoolState {
         for member in &mut self.members {
             let running = member.upstream.load.in_flight();
             // A client that is stuck to it is between two requests, not gone: it may stay until the deadline.
-            let stays = running == 0 && member.standing.deadline().is_some_and(|deadline| now < deadline);
-            let busy =
-                if stays && has_clients_stuck(&self.settings, &self.kept, &member.upstream, now) { 1 } else { running };
+            let stuck = || has_clients_stuck(&self.settings, &self.kept, &member.upstream, now);
+            if running > 0 && member.overstays(now) && !stuck() {
+                // Nobody is stuck to it any more: what runs has had its time.
+                drop(member.standing.drain(Duration::ZERO, now));
+            }
+            let stays = running == 0 && member.may_be_come_back_to(now);
+            let busy = if stays && stuck() { 1 } else { running };
             let change = member.standing.tick(&self.policy, crowd, busy, now);
             if change.as_ref().is_some_and(|change| change.to == State::Drained) && running > 0 {
                 member.upstream.set_cut(true);
@@ -379,6 +412,9 @@ impl PoolState {
 
     /// What slow housekeeping there is: forget what is stuck for too long, write down what the metrics page shows.
     pub(super) fn keep_house(&self, now: Moment) {
+        let (queue, control) = (&self.kept.queue, &self.kept.stats.control);
+        control.queue.set(queue.len() as i64);
+        control.oldest_wait.set(queue.oldest().map_or(0.0, |since| now.since(since).as_secs_f64()));
         if let Some(sticky) = &self.settings.sticky {
             self.kept.learned.sweep(sticky.idle_timeout, now);
         }
@@ -400,6 +436,11 @@ impl PoolState {
         &self.name
     }
 
+    /// Whether there is something that no snapshot shows yet.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
     /// The pool's part of the next snapshot.
     pub(super) fn derive_now(&mut self, now: Moment) -> Arc<Pool> {
         self.dirty = false;
@@ -414,6 +455,7 @@ impl PoolState {
     fn derive(&mut self, now: Moment) -> Pool {
         let fitness: Vec<_> = self.members.iter().map(|member| (member.standing.fitness(), member.backup)).collect();
         let lineup = fit(&fitness, self.settings.panic_threshold.0);
+        let bound = self.bound();
         let mut counts = [0; State::ALL.len()];
         let mut balanced = Vec::new();
         let mut members = Vec::with_capacity(self.members.len());
@@ -427,13 +469,14 @@ impl PoolState {
             control.set_circuit(self.policy.breaker.as_ref().map(|_| member.upstream.outcomes.phase()));
             control.weight.set(effective);
             counts[member.standing.state() as usize] += 1;
+            let max_connections = member.max_connections.or(bound);
             if *used != Use::No {
                 balanced.push(balance::Member {
                     id,
                     load: member.upstream.load.clone(),
                     weight: effective,
-                    max: member.max_connections,
-                    backup: member.backup,
+                    max: max_connections,
+                    backup: member.backup || member.is_cordoned(),
                     identity: member.upstream.identity,
                 });
             }
@@ -442,25 +485,27 @@ impl PoolState {
                 target: member.target.clone(),
                 configured: member.configured.to_string(),
                 state: member.standing.state(),
-                reason: member.standing.reason().to_string(),
+                reason: member.reason(),
                 since: member.standing.since(),
                 weight,
                 effective_weight: effective,
                 deadline: member.standing.deadline(),
-                max_connections: member.max_connections,
+                max_connections,
                 backup: member.backup,
+                replica: member.replica.as_ref().map(|made| made.id.clone()),
+                cordoned: member.is_cordoned(),
                 leaving: member.leaving,
             });
         }
         self.kept.stats.control.set_upstreams(counts);
-        let bound = self.settings.hash_bound.map(|share| share.0);
+        let hash_bound = self.settings.hash_bound.map(|share| share.0);
         Pool {
             name: self.name.clone(),
             settings: self.settings.clone(),
             policy: self.policy.clone(),
             by_identity: members.iter().zip(0..).map(|(member, id)| (member.upstream.identity, id)).collect(),
             members,
-            table: balance::Table::new(self.settings.balance, bound, balanced),
+            table: balance::Table::new(self.settings.balance, hash_bound, balanced),
             panicking: lineup.panicking,
             kept: self.kept.clone(),
         }
@@ -474,7 +519,7 @@ fn has_clients_stuck(settings: &model::Pool, kept: &PoolKept, upstream: &Upstrea
     })
 }
 
-fn news_of(pool: &Arc<str>, upstream: &Arc<Upstream>, change: Option<Change>) -> Option<News> {
+pub(super) fn news_of(pool: &Arc<str>, upstream: &Arc<Upstream>, change: Option<Change>) -> Option<News> {
     change.map(|change| News { pool: pool.clone(), upstream: upstream.address.clone(), change })
 }
 

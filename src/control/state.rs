@@ -132,7 +132,8 @@ impl Control {
     pub(super) async fn take(&mut self, event: Event) {
         let now = Clock::now();
         // A check that tells nothing new, or a question, changes nothing.
-        self.unsettled |= !matches!(event, Event::Checked { .. } | Event::Status { .. } | Event::ReopenLogs);
+        self.unsettled |=
+            !matches!(event, Event::Checked { .. } | Event::Replicas { .. } | Event::Status { .. } | Event::ReopenLogs);
         match event {
             Event::Reload { cause, reply } => {
                 let verdict = self.reload_as_service(cause).await;
@@ -149,6 +150,14 @@ impl Control {
                 let news = self.pool_of(&upstream).and_then(|pool| pool.checked(&upstream, result, now));
                 self.unsettled |= news.is_some();
                 tell(news);
+            }
+            Event::Replicas { pool, replicas, max_concurrency } => {
+                // A scaler that has not heard yet that its pool is gone says nothing of interest.
+                if let Some(state) = self.pools.get_mut(&pool) {
+                    let news = state.set_replicas(replicas, max_concurrency, now);
+                    self.unsettled |= state.is_dirty();
+                    tell(news);
+                }
             }
             Event::Tripped { upstream, trip } => {
                 let news = self.pool_of(&upstream).and_then(|pool| pool.tripped(&upstream, trip, now));
@@ -284,9 +293,18 @@ impl Control {
         snapshot.generation = self.current.generation + 1;
         snapshot.targets =
             snapshot.pools.iter().flat_map(|pool| &pool.members).map(|member| member.target.id).collect();
-        self.current = Arc::new(snapshot);
+        let before = std::mem::replace(&mut self.current, Arc::new(snapshot));
         self.keep.registry.control.generation.set(self.current.generation as i64);
         self.cell.publish(self.current.clone());
+        look_again(&before.pools, &self.current.pools);
+    }
+}
+
+/// Has the requests that wait in a pool look at it again where it is another now, or gone.
+fn look_again(before: &[Arc<Pool>], now: &[Arc<Pool>]) {
+    let same = |index: usize| before.get(index).zip(now.get(index)).is_some_and(|(one, other)| Arc::ptr_eq(one, other));
+    for pools in [before, now] {
+        pools.iter().enumerate().filter(|(index, _)| !same(*index)).for_each(|(_, pool)| pool.kept.queue.look_again());
     }
 }
 

@@ -7,6 +7,10 @@
 //! This module never reads a file, a clock or a socket. Why not one lock-free map for each kind of thing: a request must see one
 //! generation of all of them together.
 
+mod flow;
+mod line;
+mod queue;
+mod readings;
 mod replica;
 mod sticky;
 
@@ -32,6 +36,9 @@ use crate::telemetry::{LimitStats, ListenerStats, PoolStats, RouteStats, Upstrea
 use crate::types::Moment;
 use crate::upstream::Target;
 
+pub use line::{Class, Reserved, Turn};
+pub use queue::{Queue, QueueFull, Ticket};
+pub use readings::{MemberReading, Readings, Sessions};
 pub use replica::{Intent, Replica};
 pub use sticky::Learned;
 
@@ -163,8 +170,36 @@ pub struct PoolKept {
     pub budget: Budget,
     /// Which key belongs to which upstream.
     pub learned: Learned,
+    /// How many keys each upstream has.
+    pub sessions: Sessions,
+    /// Who waits for a slot, and what the scaler has to know of that.
+    pub queue: Queue,
     /// Its counters.
     pub stats: Arc<PoolStats>,
+}
+
+impl PoolKept {
+    /// Of a pool that nobody has used yet.
+    pub fn new(stats: Arc<PoolStats>) -> Self {
+        PoolKept {
+            cursor: Cursor::new(),
+            budget: Budget::new(),
+            learned: Learned::default(),
+            sessions: Sessions::default(),
+            queue: Queue::default(),
+            stats,
+        }
+    }
+
+    /// When the next instance is expected to be ready, as the scaler says: what refused requests are told.
+    pub fn set_eta(&self, eta: Option<Moment>) {
+        self.queue.set_eta(eta);
+    }
+
+    /// Ready when requests have come that nobody is fit for: once until none waits any more. For the scaler alone.
+    pub async fn wanted(&self) {
+        self.queue.wanted().await;
+    }
 }
 
 /// A member of a pool, as of one snapshot.
@@ -188,10 +223,14 @@ pub struct Member {
     pub effective_weight: f64,
     /// When its drain ends, while it drains.
     pub deadline: Option<Moment>,
-    /// Requests it may have at once.
+    /// Requests it may have at once: its own bound, else the pool's `max_concurrency`.
     pub max_connections: Option<u32>,
     /// Whether it stands in only while no other is fit.
     pub backup: bool,
+    /// The scaler's name for it, where it is one of the scaler's.
+    pub replica: Option<Arc<str>>,
+    /// Whether it takes new work only where nobody else has room, because it is about to be drained.
+    pub cordoned: bool,
     /// Whether it only finishes what it has, because the configuration or DNS no longer has it.
     pub leaving: bool,
 }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -120,6 +121,17 @@ impl Learned {
     /// **Cost**: looks at all keys in the worst case; not for the request path.
     pub fn leads_to(&self, identity: u64, idle: Duration, now: Moment) -> bool {
         self.entries.iter().any(|entry| entry.identity == identity && entry.is_fresh(idle, now))
+    }
+
+    /// How many keys that were used within `idle` each upstream has, by its identity.
+    ///
+    /// **Cost**: looks at all keys; not for the request path.
+    pub fn by_upstream(&self, idle: Duration, now: Moment) -> HashMap<u64, usize> {
+        let mut counts = HashMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.is_fresh(idle, now)) {
+            *counts.entry(entry.identity).or_default() += 1;
+        }
+        counts
     }
 
     /// How many keys are known.

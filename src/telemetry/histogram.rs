@@ -86,6 +86,15 @@ impl<'a> FromIterator<&'a Histogram> for Distribution {
 }
 
 impl Distribution {
+    /// What was counted since `earlier`, which is one of the same histograms taken before.
+    pub fn since(&self, earlier: &Distribution) -> Distribution {
+        let mut buckets = self.buckets.clone();
+        for (now, before) in buckets.iter_mut().zip(earlier.buckets.iter()) {
+            *now = now.saturating_sub(*before);
+        }
+        Distribution { buckets, nanos: self.nanos.saturating_sub(earlier.nanos) }
+    }
+
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -165,6 +174,20 @@ mod tests {
             assert!((estimate / truth - 1.0).abs() < 0.07, "{share}: {estimate}");
         }
         assert_eq!(all([]).quantile(0.99), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_difference_is_what_came_in_between() {
+        let histogram = Histogram::default();
+        histogram.record(Duration::from_secs(10));
+        let before: Distribution = [&histogram].into_iter().collect();
+        (1..=100).for_each(|millis| histogram.record(Duration::from_millis(millis)));
+        let after: Distribution = [&histogram].into_iter().collect();
+        let between = after.since(&before);
+        assert_eq!(between.count(), 100);
+        assert!((between.seconds() - 5.05).abs() < 1e-6);
+        assert!(between.quantile(1.0) < Duration::from_millis(113), "the slow one before is not among them");
+        assert_eq!(after.since(&after).quantile(0.95), Duration::ZERO);
     }
 
     proptest! {

@@ -56,6 +56,20 @@ kinds! {
     }
 }
 
+kinds! {
+    /// What became of a request that had to wait for a slot.
+    Waited {
+        /// It was given one.
+        Served = "served",
+        /// As many as may waited already.
+        Full = "full",
+        /// It waited too long.
+        Timeout = "timeout",
+        /// Its client left, or its time as a whole was over.
+        Left = "left",
+    }
+}
+
 impl Kind for State {
     const WORDS: &'static [&'static str] = &[
         State::Starting.word(),

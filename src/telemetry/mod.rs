@@ -22,7 +22,7 @@ mod stats;
 
 pub use count::{ByKind, Classes, Counter, Counters, Figure, Gauge, Kind};
 pub use histogram::{Distribution, Histogram};
-pub use kind::{Closed, Fault, Outcome};
+pub use kind::{Closed, Fault, Outcome, Waited};
 pub use lane::{Lane, PerWorker};
 pub use page::{CONTENT_TYPE, Metrics};
 pub use process::Process;

@@ -3,7 +3,7 @@ use std::sync::{Arc, LazyLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
-use super::kind::{Closed, Fault, Outcome};
+use super::kind::{Closed, Fault, Outcome, Waited};
 use super::process::Process;
 use super::registry::{Family, Names, Registry};
 use super::scaler::PoolFigures;
@@ -108,6 +108,22 @@ impl Scrape {
         self.add(Series::PoolFull, labels, stats.sum(|lane| lane.full.value()) as f64);
         self.add(Series::PoolStuck, labels, stats.sum(|lane| lane.stuck.value()) as f64);
         self.add(Series::PoolMoved, labels, stats.sum(|lane| lane.moved.value()) as f64);
+        self.demand(stats, labels);
+    }
+
+    /// What the scaler goes by.
+    fn demand(&mut self, stats: &PoolStats, labels: &[&str]) {
+        self.add(Series::PoolArrivals, labels, stats.sum(|lane| lane.arrivals.value()) as f64);
+        self.add(Series::PoolCompletions, labels, stats.sum(|lane| lane.completions.value()) as f64);
+        self.add(Series::PoolHeld, labels, stats.sum(|lane| lane.held.value()) as f64 / 1e9);
+        self.add(Series::PoolSaturated, labels, stats.sum(|lane| lane.saturated.value()) as f64);
+        self.add(Series::PoolErrors, labels, stats.sum(|lane| lane.errors.value()) as f64);
+        if labels[0] != Registry::OTHER {
+            self.add(Series::PoolQueue, labels, stats.control.queue.value() as f64);
+            self.add(Series::PoolOldestWait, labels, stats.control.oldest_wait.value());
+        }
+        self.words::<Waited>(Series::PoolWaited, labels, &stats.sums(|lane| lane.waited.values()));
+        self.histogram(Series::PoolWait, labels, &stats.wait());
     }
 
     fn upstream(&mut self, stats: &UpstreamStats, labels: &[&str]) {

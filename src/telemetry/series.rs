@@ -58,6 +58,16 @@ series! {
     PoolStuck = COUNTER "tidegate_pool_sticky_requests_total" ["pool"] "Requests that stickiness sent to their upstream.";
     PoolMoved = COUNTER "tidegate_pool_sticky_moved_total" ["pool"] "Requests whose sticky upstream was gone or unfit, so that they moved to another.";
 
+    PoolArrivals = COUNTER "tidegate_pool_arrivals_total" ["pool"] "Requests that came to the pool, each once; of a pool that may sleep without those that do not wake it.";
+    PoolCompletions = COUNTER "tidegate_pool_completions_total" ["pool"] "Requests that have given their last slot back.";
+    PoolHeld = COUNTER "tidegate_pool_held_seconds_total" ["pool"] "How long slots were held, counted when they are given back: its rate is the mean number of requests at upstreams.";
+    PoolSaturated = COUNTER "tidegate_pool_saturated_total" ["pool"] "Requests refused for want of room: queue full, waited too long, no upstream fit, every upstream full, connections refused.";
+    PoolErrors = COUNTER "tidegate_pool_errors_total" ["pool"] "Answers of 500 and above by upstreams.";
+    PoolQueue = GAUGE "tidegate_pool_queue_requests" ["pool"] "Requests that wait for a slot.";
+    PoolOldestWait = GAUGE "tidegate_pool_queue_oldest_wait_seconds" ["pool"] "How long the request has waited that has waited longest.";
+    PoolWaited = COUNTER "tidegate_pool_queue_requests_total" ["pool", "result"] "Requests that had to wait for a slot, by what became of them.";
+    PoolWait = HISTOGRAM "tidegate_pool_queue_wait_seconds" ["pool"] "How long requests waited for a slot that were given one; those that did not have to wait are not in it.";
+
     UpstreamRequests = COUNTER "tidegate_upstream_requests_total" ["pool", "upstream", "class"] "Answers of the upstream, by the first digit of their status.";
     UpstreamInFlight = GAUGE "tidegate_upstream_requests_in_flight" ["pool", "upstream"] "Requests in progress at the upstream.";
     UpstreamLatency = HISTOGRAM "tidegate_upstream_response_seconds" ["pool", "upstream"] "From sending a request to the headers of the upstream's answer.";
@@ -165,7 +175,7 @@ const VALUES: &str = "
 
 /// The labels whose values are known beforehand.
 fn label_values() -> Vec<(&'static str, Vec<&'static str>)> {
-    use super::kind::{Closed, Fault, Outcome};
+    use super::kind::{Closed, Fault, Outcome, Waited};
     use super::{Classes, Kind};
     use crate::health::{Phase, State};
     vec![
@@ -175,6 +185,7 @@ fn label_values() -> Vec<(&'static str, Vec<&'static str>)> {
         ("`outcome`", Outcome::WORDS.to_vec()),
         ("`outcome` of log lines", LOG_OUTCOMES.to_vec()),
         ("`reason` of closed connections", Closed::WORDS.to_vec()),
+        ("`result`", Waited::WORDS.to_vec()),
         ("`phase`", Phase::WORDS.to_vec()),
         ("`state`", <State as Kind>::WORDS.to_vec()),
     ]

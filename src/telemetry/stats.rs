@@ -1,9 +1,10 @@
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::count::{ByKind, Classes, Counter, Counters, Figure, Gauge, Kind};
 use super::histogram::{Distribution, Histogram};
-use super::kind::{Closed, Fault, Outcome};
+use super::kind::{Closed, Fault, Outcome, Waited};
 use super::lane::{Lane, PerWorker};
 use super::process::unix_seconds;
 use crate::health::{Phase, State};
@@ -133,6 +134,47 @@ pub struct PoolLane {
     pub stuck: Counter,
     /// Requests whose upstream was gone, so that they moved.
     pub moved: Counter,
+    /// Requests that came, each once. A pool that may sleep does not count those that do not wake it.
+    pub arrivals: Counter,
+    /// Requests that have given their last slot back.
+    pub completions: Counter,
+    /// Nanoseconds that slots were held, failed attempts included.
+    pub held: Counter,
+    /// Requests refused for want of room.
+    pub saturated: Counter,
+    /// Answers of 500 and above by upstreams.
+    pub errors: Counter,
+    /// What became of requests that had to wait, by [`Waited`].
+    pub waited: by!(Waited),
+    /// How long those waited that were served. Made when first used: not every pool has a queue.
+    wait: OnceLock<Box<Histogram>>,
+    /// How long upstreams took to answer, of pools that are scaled by it.
+    latency: OnceLock<Box<Histogram>>,
+}
+
+impl PoolLane {
+    /// A request was served after it had waited.
+    pub fn served_after(&self, wait: Duration) {
+        self.waited.up(Waited::Served);
+        self.wait.get_or_init(Box::default).record(wait);
+    }
+
+    /// An upstream has answered.
+    pub fn answered_after(&self, latency: Duration) {
+        self.latency.get_or_init(Box::default).record(latency);
+    }
+}
+
+impl PoolStats {
+    /// How long its requests waited that were served after it.
+    pub fn wait(&self) -> Distribution {
+        self.lanes.each().filter_map(|lane| lane.wait.get()).map(|histogram| &**histogram).collect()
+    }
+
+    /// How long its upstreams took to answer, where that is counted.
+    pub fn latency(&self) -> Distribution {
+        self.lanes.each().filter_map(|lane| lane.latency.get()).map(|histogram| &**histogram).collect()
+    }
 }
 
 /// What control knows of a pool.
@@ -140,6 +182,10 @@ pub struct PoolLane {
 pub struct PoolControl {
     /// How many upstreams are in each state; index by [`State`].
     upstreams: [Gauge; <State as Kind>::WORDS.len()],
+    /// How many requests wait.
+    pub queue: Gauge,
+    /// How long the one has waited who has waited longest, in seconds.
+    pub oldest_wait: Figure,
 }
 
 impl PoolControl {

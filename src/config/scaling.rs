@@ -120,6 +120,8 @@ section! {
         sleep: Sleep = Sleep::default(),
         /// What becomes of the instances when this scaler is taken out of the configuration: `false` leaves them running (they stay until they are stopped by hand), `true` drains and stops them.
         stop_on_remove: bool = true,
+        /// Whether instances are drained and stopped when Tidegate itself ends in order. Otherwise they go on, and the next Tidegate finds them again.
+        stop_on_exit: bool = false,
         /// Instances are processes of this machine.
         process: Option<Process> = None,
         /// Instances are containers.

@@ -5,6 +5,7 @@
 #[cfg(feature = "docker")]
 pub mod docker;
 mod driver;
+pub(crate) mod engine;
 pub mod fleet;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;

@@ -1,11 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
@@ -15,12 +14,12 @@ use super::sampler::Sampler;
 use super::shared::Shared;
 use super::tally::Tally;
 use super::view;
-use crate::admin::scaling::{AskError, Finding, PoolScaler, Record};
+use crate::admin::scaling::{AskError, Finding, PoolScaler, PoolSignals, Record};
 use crate::config::model::{self, Config, MaxConcurrency};
-use crate::scale::{Decision, Mode, Observed, Settings, State, decide};
+use crate::scale::{Decision, Mode, Observed, Phase, Settings, State, decide};
 use crate::scaler::fleet::{Action, Fleet, FleetSettings, Input, Plan, Saved as FleetSaved};
-use crate::scaler::{DriverError, ErrorKind, Found, InstanceId, Usage};
-use crate::snapshot::{Pool, Replica};
+use crate::scaler::{DriverError, ErrorKind, Found, InstanceId, Life, Usage};
+use crate::snapshot::{MemberReading, Pool, Replica};
 use crate::types::Clock;
 
 /// From one decision to the next.
@@ -53,7 +52,9 @@ pub(super) enum Wish {
 pub(super) enum Mail {
     Wish(Wish, oneshot::Sender<Result<PoolScaler, AskError>>),
     /// The scaler is no longer in the configuration: its instances leave (or stay), then it ends.
-    Retire { stop: bool },
+    Retire,
+    /// It is there again.
+    Stay,
     /// The process ends: what is known is written down, and instances are stopped if that is wanted.
     End(oneshot::Sender<()>),
 }
@@ -63,49 +64,69 @@ pub(super) enum Mail {
 #[serde(default)]
 struct Saved {
     at: f64,
-    state: State,
-    fleet: FleetSaved,
-    paused_until: Option<f64>,
-    set: Option<(u32, f64)>,
-    tally: Tally,
+    pub(super) state: State,
+    pub(super) fleet: FleetSaved,
+    pub(super) paused_until: Option<f64>,
+    pub(super) set: Option<(u32, f64)>,
+    pub(super) tally: Tally,
+}
+
+/// The same on its way out.
+#[derive(Serialize)]
+struct Kept<'a> {
+    at: f64,
+    pub(super) state: &'a State,
+    pub(super) fleet: FleetSaved,
+    pub(super) paused_until: Option<f64>,
+    pub(super) set: Option<(u32, f64)>,
+    pub(super) tally: &'a Tally,
 }
 
 /// The scaler of one pool, at work.
 pub(super) struct PoolEngine {
-    name: Arc<str>,
-    shared: Rc<Shared>,
-    config: Arc<Config>,
-    settings: Settings,
-    built: Built,
-    fleet: Fleet,
-    state: State,
+    pub(super) name: Arc<str>,
+    pub(super) shared: Rc<Shared>,
+    pub(super) config: Arc<Config>,
+    pub(super) settings: Settings,
+    pub(super) built: Built,
+    pub(super) fleet: Fleet,
+    pub(super) state: State,
     sampler: Sampler,
-    ledger: Ledger,
-    tally: Tally,
+    pub(super) ledger: Ledger,
+    pub(super) tally: Tally,
     /// Whether the saved state has been taken over: once, as soon as this proxy decides.
-    restored: bool,
-    paused_until: Option<f64>,
-    set: Option<(u32, f64)>,
+    pub(super) restored: bool,
+    pub(super) paused_until: Option<f64>,
+    pub(super) set: Option<(u32, f64)>,
     retiring: Option<bool>,
-    wanted: Option<u32>,
-    last: Option<Record>,
-    last_change: Option<Record>,
-    recorded: f64,
+    pub(super) wanted: Option<u32>,
+    pub(super) last: Option<Record>,
+    pub(super) last_change: Option<Record>,
+    pub(super) recorded: f64,
     decided: f64,
     listed: f64,
     used: f64,
     usage: BTreeMap<InstanceId, Usage>,
     found: Vec<Found>,
     /// What the driver last failed at.
-    trouble: BTreeMap<&'static str, DriverError>,
-    findings: Vec<Finding>,
+    pub(super) trouble: BTreeMap<&'static str, DriverError>,
+    pub(super) findings: Vec<Finding>,
     sent: Option<(Vec<Replica>, Option<u32>)>,
     started: Vec<f64>,
     start_failures: u32,
     start_blocked: bool,
-    seen: Observed,
-    pool: Option<Arc<Pool>>,
-    decisions: u32,
+    pub(super) seen: Observed,
+    /// What this proxy had counted when it last looked.
+    own: Option<(f64, PoolSignals)>,
+    readings: Vec<MemberReading>,
+    pub(super) pool: Option<Arc<Pool>>,
+    /// Whether the pool is no longer in the configuration.
+    dissolved: bool,
+    /// When no more than the most was last wanted.
+    pub(super) below_max: f64,
+    /// The codes of conditions that the log has been told of.
+    pub(super) told: BTreeSet<String>,
+    pub(super) decisions: u32,
 }
 
 impl PoolEngine {
@@ -145,14 +166,19 @@ impl PoolEngine {
             start_failures: 0,
             start_blocked: false,
             seen: Observed::default(),
+            own: None,
+            readings: Vec::new(),
             pool: None,
+            dissolved: false,
+            below_max: 0.0,
+            told: BTreeSet::new(),
             decisions: 0,
             config,
         })
     }
 
     /// Works until it is told to end, or until nobody is left of a scaler that has been taken out.
-    pub(super) async fn run(mut self, mut mail: UnboundedReceiver<Mail>, wanted: Arc<Notify>) {
+    pub(super) async fn run(mut self, mut mail: UnboundedReceiver<Mail>) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -160,6 +186,13 @@ impl PoolEngine {
             let stirred = async {
                 match &driver {
                     Some(driver) => driver.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let kept = self.pool.as_ref().map(|pool| pool.kept.clone());
+            let wanted = async {
+                match &kept {
+                    Some(kept) => kept.wanted().await,
                     None => std::future::pending().await,
                 }
             };
@@ -171,7 +204,8 @@ impl PoolEngine {
                         // Whoever asked may have gone.
                         let _ = reply.send(answer.map(|()| self.status()));
                     }
-                    Some(Mail::Retire { stop }) => self.retiring = Some(stop),
+                    Some(Mail::Retire) => self.retiring = Some(self.scaler().is_none_or(|scaler| scaler.stop_on_remove)),
+                    Some(Mail::Stay) => self.retiring = None,
                     Some(Mail::End(done)) => {
                         self.end().await;
                         let _ = done.send(());
@@ -179,7 +213,7 @@ impl PoolEngine {
                     }
                     None => return,
                 },
-                () = wanted.notified() => self.turn(true).await,
+                () = wanted => self.turn(true).await,
                 () = stirred => {
                     self.listed = 0.0;
                     self.turn(false).await;
@@ -187,8 +221,8 @@ impl PoolEngine {
                     looks.tick().await;
                 }
                 _ = looks.tick() => {
-                    if let Some((pool, _)) = self.shared.pool(&self.name) {
-                        self.sampler.look(&pool, Clock::now());
+                    if let Some(pool) = &self.pool {
+                        self.sampler.look(pool, Clock::now());
                     }
                     self.turn(false).await;
                 }
@@ -214,7 +248,7 @@ impl PoolEngine {
         let now = self.shared.now();
         self.adopt(now);
         let decides = at_once || now - self.decided >= DECIDE_EVERY;
-        let busy = self.fleet.is_busy() || self.start_blocked;
+        let busy = self.is_busy();
         let lists = decides || (busy && now - self.listed >= BUSY_LIST);
         if !lists {
             return;
@@ -230,14 +264,24 @@ impl PoolEngine {
             self.decide(now, answered);
         }
         let plan = self.step(answered, now);
-        self.keep();
+        self.keep(!plan.actions.is_empty());
         self.carry_out(&plan.actions, now).await;
         self.pass_on(plan);
         self.publish(now, decides);
     }
 
-    /// Whether this proxy decides about this pool. Instances of this machine's own are nobody else's business.
-    fn leads(&self) -> bool {
+    /// Whether something is on its way that is worth looking at more often.
+    fn is_busy(&self) -> bool {
+        let coming = self.seen.instances.iter().any(|instance| instance.phase == Phase::Starting);
+        coming || self.found.iter().any(|found| matches!(found.life, Life::Pending | Life::Stopping))
+    }
+
+    /// Whether this proxy decides about this pool. Instances of this machine's own are nobody else's business, but for proxies that share
+    /// their state; and nobody decides while another process still has that.
+    pub(super) fn leads(&self) -> bool {
+        if self.shared.no_store.borrow().is_some() {
+            return false;
+        }
         let role = self.shared.role.borrow();
         let host_only = matches!(self.config.scaler.leader.kind, crate::scale::LeaderKind::File);
         role.standing.leads || (self.built.is_local && !host_only)
@@ -246,7 +290,11 @@ impl PoolEngine {
     /// Takes over another configuration, where there is one; no window is reset.
     fn adopt(&mut self, now: f64) {
         let snapshot = self.shared.host.snapshot();
-        self.pool = snapshot.pools.iter().find(|pool| pool.name == self.name).cloned();
+        match snapshot.pools.iter().find(|pool| pool.name == self.name) {
+            Some(pool) => (self.pool, self.dissolved) = (Some(pool.clone()), false),
+            // What still runs there is seen by the members it had.
+            None => self.dissolved = true,
+        }
         if Arc::ptr_eq(&snapshot.config, &self.config) || self.retiring.is_some() {
             return;
         }
@@ -259,7 +307,6 @@ impl PoolEngine {
                 self.trouble.clear();
                 self.listed = 0.0;
             }
-            self.built.watch_signals(pool, now);
         }
         if let (Some(fleet), Some(settings)) = (FleetSettings::of(pool), crate::config::scaler_settings(pool)) {
             self.fleet.adopt(fleet);
@@ -280,7 +327,7 @@ impl PoolEngine {
         };
         self.listed = now;
         if let Some(pool) = &self.pool {
-            let members = pool.members.iter().filter(|member| !member.replica);
+            let members = pool.members.iter().filter(|member| member.replica.is_none());
             self.built.discovered(members.filter_map(|member| member.upstream.address.parse().ok()).collect());
         }
         match bounded("list", driver.list()).await {
@@ -351,6 +398,9 @@ impl PoolEngine {
         self.paused_until = self.paused_until.filter(|until| *until > now);
         self.set = self.set.filter(|(_, until)| *until > now);
         self.wanted = self.wish_of(&decision);
+        if decision.wanted <= self.settings.max {
+            self.below_max = now;
+        }
         self.tally.decided(&decision, self.wanted);
         self.write_down(decision, now);
         self.sample(now);
@@ -360,16 +410,28 @@ impl PoolEngine {
 
     fn observe(&mut self, now: f64, answered: bool) {
         let Some(pool) = self.pool.clone() else { return };
-        let readings = pool.readings(Clock::now());
-        let own = self.sampler.signals(&readings);
-        let mut seen = self.shared.observed(&self.name, own, self.built.is_local, now);
-        seen.complete &= answered && self.trouble.is_empty();
-        seen.external = self.built.external_values(now);
+        let mut seen = self.look(&pool, now);
+        seen.complete &= answered && !self.trouble.contains_key("list");
         (seen.cpu, seen.memory) = view::usage_shares(&self.usage);
         seen.instances = self.fleet.instances(now);
         seen.started = self.started.clone();
         (seen.start_failures, seen.start_blocked) = (self.start_failures, self.start_blocked);
         self.seen = seen;
+    }
+
+    /// What this proxy, and where it matters the others, have seen of the pool since the last look.
+    fn look(&mut self, pool: &Pool, now: f64) -> Observed {
+        let readings = pool.readings(Clock::now());
+        let own = self.sampler.signals(&readings);
+        self.readings = readings.by_member;
+        let seen = match &self.own {
+            Some((at, before)) => view::between(before, &own, now - at),
+            // Whatever was counted before we looked says nothing about a second.
+            None => Observed { in_flight: own.in_flight, queue: own.queue as f64, oldest_wait: own.oldest_wait, ..Observed::default() },
+        };
+        self.shared.own.borrow_mut().insert(self.name.to_string(), own.clone());
+        self.own = Some((now, own));
+        seen
     }
 
     /// How many there are to be, after what operators have said; none where the number is to be left alone.
@@ -382,12 +444,12 @@ impl PoolEngine {
         }
     }
 
-    fn acts(&self) -> bool {
+    pub(super) fn acts(&self) -> bool {
         matches!(self.settings.mode, Mode::On | Mode::UpOnly) || self.retiring.is_some()
     }
 
     fn step(&mut self, answered: bool, now: f64) -> Plan {
-        let seen = view::members(self.pool.as_deref(), &self.shared, &self.name, now);
+        let seen = view::members(self.pool.as_deref(), self.dissolved, &self.readings, &self.shared, &self.name);
         let scarce = self.built.is_local && self.shared.short_of_memory(&self.config).is_some();
         let last = self.last.as_ref();
         let cordon = last.filter(|_| self.set.is_none() && self.paused_until.is_none() && self.packs());
@@ -471,30 +533,65 @@ impl PoolEngine {
 
     /// Another proxy decides: what the driver lists is used as it is.
     fn follow(&mut self, looks: bool) {
+        let now = self.shared.now();
         if looks && let Some(pool) = self.pool.clone() {
-            let own = self.sampler.signals(&pool.readings(Clock::now()));
-            self.seen = self.shared.observed(&self.name, own, true, self.shared.now());
-            self.decided = self.shared.now();
+            self.seen = self.look(&pool, now);
+            self.decided = now;
         }
         self.restored = false;
         let draining = self.shared.draining.borrow().get(&*self.name).cloned().unwrap_or_default();
         let drain = self.scaler().map(|scaler| (scaler.drain.requests, scaler.drain.sessions));
+        let drain = drain.unwrap_or_default();
         self.send(view::followed(&self.found, &draining, drain));
     }
 
-    /// Writes down what must survive.
-    fn keep(&self) {
-        let saved = Saved {
+    /// Writes down what must survive; at once before anything is started or stopped.
+    fn keep(&self, at_once: bool) {
+        let Some(store) = &*self.shared.store.borrow() else { return };
+        let saved = Kept {
             at: self.shared.now(),
-            state: self.state.clone(),
+            state: &self.state,
             fleet: self.fleet.save(),
             paused_until: self.paused_until,
             set: self.set,
-            tally: self.tally.clone(),
+            tally: &self.tally,
         };
-        if let Some(store) = &*self.shared.store.borrow() {
+        if at_once {
+            store.save_pool(&self.name, &saved);
+        } else {
             store.keep_pool(&self.name, &saved);
         }
+    }
+}
+
+impl PoolEngine {
+    /// The process ends. Instances go on and are found again, unless the configuration says otherwise.
+    async fn end(&mut self) {
+        if !self.leads() || !self.restored {
+            return;
+        }
+        self.keep(true);
+        let Some(driver) = self.built.driver.clone() else { return };
+        let stops = self.scaler().is_some_and(|scaler| scaler.stop_on_exit);
+        let grace = self.config.pool.get(&*self.name).and_then(FleetSettings::of).map_or(Duration::ZERO, |settings| settings.grace);
+        if !stops || driver.by_count() {
+            return;
+        }
+        let until = self.shared.now() + grace.as_secs_f64() + 5.0;
+        while self.shared.now() < until {
+            let Ok(found) = bounded("list", driver.list()).await else { return };
+            let alive: Vec<&Found> = found.iter().filter(|found| !matches!(found.life, Life::Ended { .. })).collect();
+            if alive.is_empty() {
+                return;
+            }
+            for instance in alive.iter().filter(|found| found.life != Life::Stopping) {
+                if let Err(error) = bounded("stop", driver.stop(&instance.id, grace)).await {
+                    tracing::warn!(pool = %self.name, instance = %instance.id, "cannot stop it: {error}");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tracing::warn!(pool = %self.name, "some instances have not stopped in time and go on");
     }
 }
 

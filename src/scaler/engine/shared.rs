@@ -6,10 +6,8 @@ use std::sync::Arc;
 use super::clock::Wall;
 use crate::admin::scaling::{Finding, PoolScaler, PoolSignals, Signals};
 use crate::config::model::Config;
-use crate::scaler::notify::{News, Notifier};
-use crate::scaler::peers::Sum;
 use crate::scaler::{Standing, Store};
-use crate::snapshot::{Pool, Replica, Snapshot};
+use crate::snapshot::{Replica, Snapshot};
 use crate::telemetry::Registry;
 
 /// Whom the scaler works for: control, which alone makes snapshots.
@@ -41,13 +39,10 @@ pub(super) struct Shared {
     pub(super) statuses: RefCell<BTreeMap<String, PoolScaler>>,
     /// What this proxy has seen itself.
     pub(super) own: RefCell<BTreeMap<String, PoolSignals>>,
-    /// What all proxies have seen.
-    pub(super) peers: RefCell<Sum>,
     /// Replicas that the leader drains, by pool, where this proxy follows.
     pub(super) draining: RefCell<BTreeMap<String, Vec<String>>>,
     /// Bytes that are free on this machine; none where that is not to be known.
     pub(super) free_memory: Cell<Option<u64>>,
-    pub(super) notifier: RefCell<Option<Notifier>>,
     /// How far the system's clock was found off, while that is worth telling.
     pub(super) drift: Cell<Option<f64>>,
 }
@@ -86,13 +81,6 @@ impl Shared {
         self.wall.borrow().now()
     }
 
-    /// The pool as it is in the tables in force.
-    pub(super) fn pool(&self, name: &str) -> Option<(Arc<Pool>, Arc<Config>)> {
-        let snapshot = self.host.snapshot();
-        let pool = snapshot.pools.iter().find(|pool| &*pool.name == name)?;
-        Some((pool.clone(), snapshot.config.clone()))
-    }
-
     /// How many instances may still be started before `max_total`.
     pub(super) fn room(&self, config: &Config) -> u32 {
         let all: u32 = self.sizes.borrow().values().sum();
@@ -111,11 +99,17 @@ impl Shared {
         })
     }
 
-    /// Tells others, where somebody wants to know.
-    pub(super) fn notify(&self, news: News) {
-        if let Some(notifier) = &*self.notifier.borrow() {
-            notifier.tell(news);
-        }
+    /// Requests in progress that other proxies have at a pool's upstreams, by address.
+    pub(super) fn elsewhere(&self, pool: &str) -> BTreeMap<String, u64> {
+        let _ = pool;
+        BTreeMap::new()
+    }
+
+    /// A name for this proxy that outlives its process: the host's, and the folder that it keeps its state in.
+    pub(super) fn owner(&self) -> String {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let folder = crate::balance::stable_hash(self.folder.borrow().as_os_str().as_encoded_bytes());
+        format!("{host}-{folder:08x}")
     }
 
     /// What this proxy has seen, for the other ones.

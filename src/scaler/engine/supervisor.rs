@@ -1,0 +1,373 @@
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::clock::Wall;
+use super::pool::{Mail, PoolEngine, Wish};
+use super::shared::{Role, Shared};
+use super::{Call, Parts};
+use crate::admin::scaling::{Answer, Ask, AskError, Finding, Record, ScalerStatus};
+use crate::config::model::{Config, Leader};
+use crate::scale::LeaderKind;
+use crate::scaler::leader::{self, Election};
+use crate::scaler::{Store, StoreError, identity};
+use crate::telemetry::{PoolFigures, Series};
+
+/// From one look at the configuration to the next.
+const LOOK: Duration = Duration::from_millis(200);
+/// From one try to open the state's folder to the next.
+const RETRY: f64 = 1.0;
+/// Records that are given at once, where nobody says how many.
+const RECORDS: usize = 1000;
+
+/// Starts and ends the pools' scalers, and answers for all of them.
+pub(super) struct Supervisor {
+    shared: Rc<Shared>,
+    base: PathBuf,
+    pools: BTreeMap<String, Running>,
+    config: Option<Arc<Config>>,
+    election: Option<(Leader, JoinHandle<()>)>,
+    housekeeping: f64,
+}
+
+struct Running {
+    mail: UnboundedSender<Mail>,
+    task: JoinHandle<()>,
+    retiring: bool,
+}
+
+impl Supervisor {
+    pub(super) fn new(parts: Parts) -> Self {
+        let shared = Shared {
+            host: parts.host,
+            registry: parts.registry,
+            wall: RefCell::new(Wall::new()),
+            proxy: identity(),
+            folder: RefCell::default(),
+            store: RefCell::default(),
+            no_store: RefCell::default(),
+            role: RefCell::new(Role::unknown(false)),
+            sizes: RefCell::default(),
+            statuses: RefCell::default(),
+            own: RefCell::default(),
+            draining: RefCell::default(),
+            free_memory: Cell::default(),
+            drift: Cell::default(),
+        };
+        Supervisor {
+            shared: Rc::new(shared),
+            base: parts.folder,
+            pools: BTreeMap::new(),
+            config: None,
+            election: None,
+            housekeeping: 0.0,
+        }
+    }
+
+    /// Works until it is told to end.
+    pub(super) async fn run(mut self, mut calls: UnboundedReceiver<Call>) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                call = calls.recv() => match call {
+                    Some(Call::Ask(ask, reply)) => self.answer(ask, reply),
+                    Some(Call::End) | None => break,
+                },
+                _ = looks.tick() => self.look(),
+            }
+        }
+        self.end().await;
+    }
+
+    /// Follows the configuration in force, and keeps house.
+    fn look(&mut self) {
+        let config = self.shared.host.snapshot().config.clone();
+        let is_new = self.config.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &config));
+        self.config = Some(config.clone());
+        if is_new {
+            self.settle_in(&config);
+        }
+        let now = self.shared.now();
+        if is_new || now >= self.housekeeping {
+            self.housekeeping = now + RETRY;
+            self.keep_house(&config);
+        }
+        self.follow(&config);
+    }
+
+    /// What of the whole configuration is not one pool's.
+    fn settle_in(&mut self, config: &Config) {
+        let folder = state_folder(config, &self.base);
+        if *self.shared.folder.borrow() != folder {
+            if self.shared.store.take().is_some() {
+                tracing::info!("the scalers' state is kept in {} from now on", folder.display());
+            }
+            *self.shared.folder.borrow_mut() = folder;
+        }
+        let leader = &config.scaler.leader;
+        if self.election.as_ref().is_some_and(|(known, _)| known == leader) {
+            return;
+        }
+        if let Some((_, task)) = self.election.take() {
+            task.abort();
+        }
+        *self.shared.role.borrow_mut() = Role::unknown(leader.kind == LeaderKind::None);
+        let election = leader::election(leader, &self.shared.proxy);
+        let task = tokio::task::spawn_local(campaign(election, leader.lease, self.shared.clone()));
+        self.election = Some((leader.clone(), task));
+    }
+
+    fn keep_house(&mut self, config: &Config) {
+        self.shared.drift.set(self.shared.wall.borrow_mut().follow());
+        let floor = config.scaler.host_memory_floor.0;
+        self.shared.free_memory.set((floor > 0).then(free_memory).flatten());
+        let leads = self.shared.role.borrow().standing.leads;
+        let shares_folder = config.scaler.leader.kind == LeaderKind::File;
+        if shares_folder && !leads {
+            drop(self.shared.store.take());
+        } else if self.shared.store.borrow().is_none() && has_scaler(config) {
+            self.open_store(config);
+        }
+        let mut figures = PoolFigures::default();
+        figures.add(Series::ScalerLeader, &[], f64::from(u8::from(leads)));
+        self.shared.registry.scalers.publish("", figures);
+    }
+
+    fn open_store(&self, config: &Config) {
+        let folder = self.shared.folder.borrow().clone();
+        match Store::open(&folder, config.scaler.retention) {
+            Ok(store) => {
+                *self.shared.store.borrow_mut() = Some(store);
+                *self.shared.no_store.borrow_mut() = None;
+            }
+            Err(error) => {
+                let advice = match &error {
+                    StoreError::InUse { .. } => "this proxy only looks on until the other one has ended",
+                    StoreError::Thread(_) => "it is tried again",
+                };
+                let told = Finding {
+                    code: "STATE_IN_USE".to_owned(),
+                    severity: "critical".to_owned(),
+                    pool: None,
+                    text: error.to_string(),
+                    advice: advice.to_owned(),
+                };
+                let before = self.shared.no_store.replace(Some(told.clone()));
+                if before.as_ref() != Some(&told) {
+                    tracing::warn!("{}; {advice}", told.text);
+                }
+            }
+        }
+    }
+
+    /// A scaler for each pool that has one; those that have been taken out leave.
+    fn follow(&mut self, config: &Arc<Config>) {
+        self.pools.retain(|_, running| !running.task.is_finished());
+        for (name, pool) in &config.pool {
+            if pool.scaler.is_none() {
+                continue;
+            }
+            match self.pools.get_mut(name) {
+                Some(running) if running.retiring => {
+                    running.retiring = false;
+                    tell(&running.mail, Mail::Stay);
+                }
+                Some(_) => {}
+                None => {
+                    let engine = PoolEngine::new(name.as_str().into(), config.clone(), self.shared.clone());
+                    let Some(engine) = engine else { continue };
+                    let (mail, letters) = unbounded_channel();
+                    let task = tokio::task::spawn_local(engine.run(letters));
+                    self.pools.insert(name.clone(), Running { mail, task, retiring: false });
+                }
+            }
+        }
+        for (name, running) in self.pools.iter_mut().filter(|(_, running)| !running.retiring) {
+            if config.pool.get(name).is_none_or(|pool| pool.scaler.is_none()) {
+                running.retiring = true;
+                tell(&running.mail, Mail::Retire);
+            }
+        }
+    }
+
+    fn answer(&self, ask: Ask, reply: oneshot::Sender<Result<Answer, AskError>>) {
+        let answer = match ask {
+            Ask::Status => Ok(Answer::Status(self.status())),
+            Ask::Doctor => Ok(Answer::Findings(self.findings())),
+            Ask::Signals => Ok(Answer::Signals(self.shared.signals())),
+            Ask::Explain { pool, at } => self.explain(&pool, at),
+            Ask::History { pool, since, until, limit, all } => self.stored(&pool).map(|store| {
+                let history = |store: &Store| store.history(&pool, since, until, limit.unwrap_or(RECORDS), all);
+                Answer::History(store.as_ref().map(history).unwrap_or_default())
+            }),
+            Ask::Series { pool, since, until } => self.stored(&pool).map(|store| {
+                Answer::Series(store.as_ref().map(|store| store.series(&pool, since, until)).unwrap_or_default())
+            }),
+            Ask::Pause { pool, r#for } => return self.pass_on(&pool, Wish::Pause(r#for), reply),
+            Ask::Resume { pool } => return self.pass_on(&pool, Wish::Resume, reply),
+            Ask::Set { pool, to, r#for } => {
+                let until = to.map(|to| (to, r#for.unwrap_or(Duration::from_secs(3600))));
+                return self.pass_on(&pool, Wish::Set(until), reply);
+            }
+            Ask::Recycle { pool } => return self.pass_on(&pool, Wish::Recycle, reply),
+        };
+        // Whoever asked may have gone.
+        let _ = reply.send(answer);
+    }
+
+    /// The pool's scaler answers by itself, when it has done what was asked.
+    fn pass_on(&self, pool: &str, wish: Wish, reply: oneshot::Sender<Result<Answer, AskError>>) {
+        let running = match self.known(pool) {
+            Ok(running) => running,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let (done, answer) = oneshot::channel();
+        tell(&running.mail, Mail::Wish(wish, done));
+        tokio::task::spawn_local(async move {
+            let answer = answer.await.unwrap_or(Err(AskError::Ended));
+            let _ = reply.send(answer.map(|pool| Answer::Pool(Box::new(pool))));
+        });
+    }
+
+    fn known(&self, pool: &str) -> Result<&Running, AskError> {
+        let exists = self.config.as_ref().is_some_and(|config| config.pool.contains_key(pool));
+        let missing = if exists { AskError::NoScaler } else { AskError::NoPool(pool.to_owned()) };
+        self.pools.get(pool).ok_or(missing)
+    }
+
+    fn stored(&self, pool: &str) -> Result<std::cell::Ref<'_, Option<Store>>, AskError> {
+        self.known(pool)?;
+        Ok(self.shared.store.borrow())
+    }
+
+    fn explain(&self, pool: &str, at: Option<f64>) -> Result<Answer, AskError> {
+        let store = self.stored(pool)?;
+        let last = || self.shared.statuses.borrow().get(pool).and_then(|status| status.last.clone());
+        let record: Option<Record> = match at {
+            Some(at) => store.as_ref().and_then(|store| store.at(pool, at)),
+            None => last(),
+        };
+        let none = || AskError::Impossible("no decision is known from then: ask for a later time".to_owned());
+        record.map(|record| Answer::Record(Box::new(record))).ok_or_else(none)
+    }
+
+    fn status(&self) -> ScalerStatus {
+        let role = self.shared.role.borrow();
+        let statuses = self.shared.statuses.borrow();
+        let cost = self.config.as_ref().map(|config| config.scaler.cost.clone()).unwrap_or_default();
+        ScalerStatus {
+            now: self.shared.now(),
+            leadership: role.word().to_owned(),
+            leader: role.standing.leader.clone(),
+            generation: role.standing.generation,
+            peers: BTreeMap::new(),
+            state_folder: self.shared.folder.borrow().display().to_string(),
+            instance_hour: cost.instance_hour,
+            currency: cost.currency,
+            pools: statuses.values().cloned().collect(),
+        }
+    }
+
+    /// All that needs attention: of each pool, and of all of them.
+    fn findings(&self) -> Vec<Finding> {
+        let mut all: Vec<Finding> =
+            self.shared.statuses.borrow().values().flat_map(|status| status.conditions.clone()).collect();
+        all.extend(self.shared.store.borrow().iter().flat_map(Store::findings));
+        all.extend(self.shared.no_store.borrow().clone());
+        all.extend(self.shared.role.borrow().problem.clone());
+        if let Some(drift) = self.shared.drift.get() {
+            all.push(Finding {
+                code: "CLOCK".to_owned(),
+                severity: "warning".to_owned(),
+                pool: None,
+                text: format!("the system's clock is {drift:+.0} s off the one that decisions go by"),
+                advice: "keep the clock in step (NTP); schedules go by the later of the two until a restart".to_owned(),
+            });
+        }
+        all
+    }
+
+    /// Everybody writes down what must survive; then the leadership is given up by ending.
+    async fn end(self) {
+        let ends = self.pools.values().map(|running| {
+            let (done, ended) = oneshot::channel();
+            tell(&running.mail, Mail::End(done));
+            ended
+        });
+        let ends: Vec<_> = ends.collect();
+        let _ = join_all(ends).await;
+        if let Some((_, task)) = self.election {
+            task.abort();
+            // The election resigns as it is dropped.
+            let _ = task.await;
+        }
+        drop(self.shared.store.take());
+    }
+}
+
+fn tell(mail: &UnboundedSender<Mail>, letter: Mail) {
+    // A scaler that has just ended hears nothing.
+    let _ = mail.send(letter);
+}
+
+fn has_scaler(config: &Config) -> bool {
+    config.pool.values().any(|pool| pool.scaler.is_some())
+}
+
+/// Where state is kept: as configured, else where systemd wants it, else beside the configuration.
+fn state_folder(config: &Config, base: &Path) -> PathBuf {
+    let given = config.scaler.state.clone();
+    let systemd = || std::env::var_os("STATE_DIRECTORY").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    given.or_else(systemd).unwrap_or_else(|| base.join("tidegate-state"))
+}
+
+/// Takes part in the election for as long as it is not told otherwise.
+async fn campaign(mut election: Box<dyn Election>, lease: Duration, shared: Rc<Shared>) {
+    let mut interval = tokio::time::interval(lease / 3);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let outcome = election.campaign().await;
+        let mut role = shared.role.borrow_mut();
+        match outcome {
+            Ok(standing) => {
+                if standing.leads != role.standing.leads && !role.alone {
+                    let leader = standing.leader.as_deref().unwrap_or("nobody");
+                    let word = if standing.leads { "this proxy decides" } else { "this proxy only follows" };
+                    tracing::info!(leader, generation = standing.generation, "{word} about instances");
+                }
+                (role.standing, role.problem) = (standing, None);
+            }
+            Err(error) => {
+                if role.problem.is_none() {
+                    tracing::warn!("nobody knows who decides about instances, so their numbers stay as they are: {error}");
+                }
+                role.standing.leads = false;
+                role.problem = Some(Finding {
+                    code: "NO_LEADER".to_owned(),
+                    severity: "critical".to_owned(),
+                    pool: None,
+                    text: error.what,
+                    advice: error.advice,
+                });
+            }
+        }
+    }
+}
+
+/// Bytes that this machine could give to somebody new.
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}

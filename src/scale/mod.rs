@@ -19,6 +19,7 @@ pub use decide::{State, decide};
 pub use decision::{Decision, Limit, Source, Terms};
 pub use model::Proposal;
 pub use observed::{Instance, Observed, Phase};
+pub use rules::{ScheduleError, check_schedule};
 pub use settings::{Capacity, Headroom, Hold, Policy, Rules, Schedule, Settings, Signal, SignalTarget, Slo, Verify};
 pub use word::{
     Adjust, Amount, Comparison, Condition, LeaderKind, Metric, Mode, Pace, Profile, Select, StopSignal, Target,

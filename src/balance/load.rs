@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -100,7 +100,8 @@ impl Load {
 
     /// Counts a request out.
     pub fn leave(&self) {
-        let before = self.counters.in_flight.fetch_sub(1, Relaxed);
+        // Whoever leaves looks next whether somebody waits, and who begins to wait looks at this once more: one of them sees the other.
+        let before = self.counters.in_flight.fetch_sub(1, SeqCst);
         debug_assert!(before > 0, "left without having entered");
     }
 

@@ -126,6 +126,11 @@ impl Table {
         }
     }
 
+    /// Whether there is anybody who takes new requests, with room or without.
+    pub fn is_open(&self) -> bool {
+        self.tiers.iter().any(|tier| !tier.members.is_empty())
+    }
+
     /// Enters a certain member, for stickiness; weight and tier do not matter.
     ///
     /// **Errors**: [`NoPick::Empty`] if it is not (or no longer) in the table, [`NoPick::Full`] if it has no room.

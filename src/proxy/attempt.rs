@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use http::header::{self, HeaderValue};
 
 use super::Refusal;
 use super::life::Life;
-use super::pick::{Choice, Tried, pick};
+use super::pick::{Slot, Tried, pick};
 use super::refuse::Refused;
 use super::request_body::RequestBody;
 use super::respond::Exchange;
@@ -19,16 +18,18 @@ use crate::config::model::{self, HostHeader};
 use crate::health::Outcome;
 use crate::retry::{self, Attempt, Stage, may_repeat};
 use crate::snapshot::{Pool, Route, View};
-use crate::telemetry::Fault;
+use crate::telemetry::{Fault, Lane};
 use crate::types::{Clock, Moment};
-use crate::upstream::{Answer, Outgoing, SendError, SendErrorKind, Target};
+use crate::upstream::{Answer, Outgoing, SendError, SendErrorKind};
 
 /// One request's dealings with one pool.
-struct Attempts<'a> {
-    view: &'a Rc<View>,
-    route: &'a Route,
-    pool: usize,
-    policy: &'a model::Retry,
+pub(super) struct Attempts<'a> {
+    /// The generation that the pool is of: that of the request's arrival, until it has had to wait.
+    pub view: Rc<View>,
+    pub route: &'a Route,
+    /// The pool, by its index in `view`.
+    pub pool: usize,
+    pub policy: &'a model::Retry,
 }
 
 /// Why an attempt gave no answer.
@@ -45,6 +46,9 @@ enum Lost {
 ///
 /// Each attempt goes to an upstream that was not tried before. Whether there is another one is decided by [`retry::may_repeat`] and paid from
 /// the pool's budget. The last upstream tried keeps its slot in `life`, for as long as the answer lasts.
+///
+/// The request's route, its limits, times and retries are those of its arrival to its end. Its pool's members are so too, unless it has had to
+/// wait for one: then from there on the pool is as the newest snapshot has it, because it may be served by whoever came since.
 pub(super) async fn run(
     life: &mut Life,
     route: &Route,
@@ -52,16 +56,17 @@ pub(super) async fn run(
     exchange: &mut Exchange,
 ) -> Result<Answer<RequestBody>, Refused> {
     let view = life.view.clone();
-    let settings = &view.pools[pool].settings;
-    let policy = route.retry.as_ref().unwrap_or(&settings.retry);
-    let attempts = Attempts { view: &view, route, pool, policy };
-    attempts.deposit(life);
+    let policy = route.retry.as_ref().unwrap_or(&view.pools[pool].settings.retry);
+    let mut attempts = Attempts { view: view.clone(), route, pool, policy };
+    attempts.arrives(life, exchange.counts);
     let mut tried = Tried::new();
     loop {
         let started = if life.attempts == 0 { life.started } else { Clock::now() };
-        let target = attempts.pick(life, exchange, &mut tried, started)?;
+        attempts.pick(life, exchange, &mut tried, started).await?;
         life.attempts += 1;
-        let sent = attempts.send(life, exchange, target).await;
+        // Where it had to wait, that was before the attempt.
+        let started = life.slot.as_ref().map_or(started, Slot::taken);
+        let sent = attempts.send(life, exchange).await;
         let now = Clock::now();
         let failure = match sent {
             Ok(answer) => {
@@ -90,6 +95,9 @@ pub(super) async fn run(
                 let refusal = attempts.failed(life, &error, now);
                 let stage = if error.delivered { Stage::Sent } else { Stage::NeverSent };
                 if !attempts.again(life, &tried, stage, now) {
+                    if refusal == Refusal::ConnectFailed && exchange.counts {
+                        attempts.pool().kept.stats.at(life.worker.lane).saturated.up();
+                    }
                     return Err(refusal.into());
                 }
                 refusal
@@ -100,46 +108,59 @@ pub(super) async fn run(
 }
 
 impl Attempts<'_> {
-    fn pool(&self) -> &Pool {
+    pub(super) fn pool(&self) -> &Pool {
         &self.view.pools[self.pool]
     }
 
-    /// Counts the request for the retry budget: one in sixteen counts for sixteen, so that workers share no counter.
-    fn deposit(&self, life: &Life) {
+    /// Counts the request: as demand, and for the retry budget, where one in sixteen counts for sixteen, so that workers share no counter.
+    fn arrives(&self, life: &Life, counts: bool) {
         const BATCH: u32 = 16;
+        let kept = &self.pool().kept;
+        if counts {
+            kept.stats.at(life.worker.lane).arrivals.up();
+        }
         if life.worker.random().is_multiple_of(u64::from(BATCH)) {
-            self.pool().kept.budget.deposit(BATCH, life.started);
+            kept.budget.deposit(BATCH, life.started);
         }
     }
 
-    /// Gives the request a place at an upstream, and the upstream the `Host` it wants.
-    fn pick(
-        &self,
+    /// Gives the request a place at an upstream, perhaps after a wait, and the upstream the `Host` it wants.
+    async fn pick(
+        &mut self,
         life: &mut Life,
         exchange: &mut Exchange,
         tried: &mut Tried,
         now: Moment,
-    ) -> Result<&Arc<Target>, Refused> {
+    ) -> Result<(), Refused> {
         // The place of a failed attempt is given back before another is taken.
-        life.slot = None;
-        let choice = Choice { headers: &exchange.head.headers, target: exchange.target.as_str(), client: life.client };
-        let slot = pick(&life.worker, self.view, self.pool, &choice, tried, now).map_err(|none| {
-            // Where an earlier attempt failed, its failure is the reason that matters.
-            Refused::from(life.refusal.take().unwrap_or(none))
-        })?;
+        if let Some(slot) = life.slot.take() {
+            slot.held_until(now);
+        }
+        let picked = if self.pool().kept.queue.is_empty() {
+            let choice = self.choice(life, exchange);
+            Some(pick(&life.worker, &self.view, self.pool, &choice, tried, now))
+        } else {
+            // Who comes now does not overtake those who wait.
+            None
+        };
+        let slot = match picked {
+            Some(Ok(slot)) => slot,
+            // Boxed, because it is rare and its state would make every request's larger.
+            missed => Box::pin(self.wait(life, exchange, tried, missed.and_then(Result::err))).await?,
+        };
         tried.push(slot.index());
         match &self.pool().settings.host {
             HostHeader::Preserve => {}
             HostHeader::Upstream => set_host(exchange, &slot.member().configured),
             HostHeader::Literal(host) => set_host(exchange, host),
         }
-        let target = &self.pool().members[slot.index() as usize].target;
         life.slot = Some(slot);
-        Ok(target)
+        Ok(())
     }
 
     /// Sends the request; none where it is cut off at the end of its upstream's drain.
-    async fn send(&self, life: &Life, exchange: &Exchange, target: &Arc<Target>) -> Result<Answer<RequestBody>, Lost> {
+    async fn send(&self, life: &Life, exchange: &Exchange) -> Result<Answer<RequestBody>, Lost> {
+        let Some(target) = life.slot.as_ref().map(|slot| &slot.member().target) else { return Err(Lost::Cut) };
         let body = life.inbound.as_ref().map_or(RequestBody::EMPTY, |inbound| inbound.attempt());
         let settings = &self.pool().settings;
         let outgoing = Outgoing {
@@ -168,10 +189,22 @@ impl Attempts<'_> {
         let lane = upstream.stats.at(life.worker.lane);
         lane.requests.up(status);
         lane.latency.record(latency);
+        self.judge(life.worker.lane, status, latency);
         upstream.load.sample(latency, now);
         let bad = status >= 500 && self.pool().settings.eject.on_5xx;
         let trip = slot.went(if bad { Outcome::Bad } else { Outcome::Good }, now);
         life.report(trip);
+    }
+
+    /// What an answer says of the pool as a whole.
+    fn judge(&self, lane: Lane, status: u16, latency: Duration) {
+        let pool = self.pool();
+        if status >= 500 {
+            pool.kept.stats.at(lane).errors.up();
+        }
+        if pool.settings.scaler.is_some() {
+            pool.kept.stats.at(lane).answered_after(latency);
+        }
     }
 
     /// The attempt has failed: what that says of the upstream, and what the client would be told.

@@ -18,7 +18,7 @@ use super::request_body::{Bounds, Inbound};
 use super::respond::Exchange;
 use super::tunnel::Switching;
 use super::worker::Worker;
-use super::{Connection, Refusal, attempt, client, refuse, respond, tunnel};
+use super::{Connection, Refusal, attempt, client, refuse, respond, tunnel, wait};
 use crate::config::model;
 use crate::limit::{Admission, Reason, Who, admit_all};
 use crate::route::{Match, Question, Target};
@@ -67,7 +67,8 @@ async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Re
     let asked = Asked { normal: &normal, found: &found };
     let Some(pool) = pool else { return respond::own(life, route, &parts, asked) };
     life.inbound = inbound(life, route, &view.pools[pool], listener, body)?; // 413
-    let mut exchange = prepare(life, route, listener, parts, asked)?;
+    let counts = wait::counts(&view.pools[pool].settings, &parts.headers, normal.matching());
+    let mut exchange = Exchange { counts, ..prepare(life, route, listener, parts, asked)? };
     let answer = attempt::run(life, route, pool, &mut exchange).await?; // 502, 503, 504
     respond::upstream(life, route, asked, exchange, answer)
 }
@@ -201,7 +202,7 @@ fn prepare(
         let values = route.request_headers.render(&asked.facts(life, &parts.headers), &mut BytesMut::new());
         route.request_headers.write(values, &mut parts.headers);
     }
-    Ok(Exchange { head: parts, target, upgrade })
+    Ok(Exchange { head: parts, target, upgrade, counts: true })
 }
 
 /// Path and query as they go upstream.

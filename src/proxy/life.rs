@@ -57,6 +57,8 @@ pub struct Life {
     pub broken: Option<Refusal>,
     /// Attempts made at upstreams.
     pub attempts: u32,
+    /// Whether it has waited for an instance to be started.
+    pub cold: bool,
     /// From the last attempt's start to its answer's head.
     pub upstream_time: Option<Duration>,
     /// The status of the upstream's answer; 0 while there is none.
@@ -108,6 +110,7 @@ impl Life {
             refusal: None,
             broken: None,
             attempts: 0,
+            cold: false,
             upstream_time: None,
             upstream_status: 0,
             joint: None,
@@ -202,6 +205,8 @@ impl Life {
             let upstream = slot.member().upstream.stats.at(lane);
             upstream.sent.add(received);
             upstream.received.add(self.sent);
+            slot.held_until(now);
+            slot.pool().kept.stats.at(lane).completions.up();
         }
         if let Some(refusal) = self.broken.or(self.refusal) {
             self.worker.registry.at(lane).refusals.up(refusal.index());

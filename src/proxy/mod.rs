@@ -21,6 +21,7 @@ mod request_body;
 mod respond;
 mod site;
 mod tunnel;
+mod wait;
 mod worker;
 
 pub use body::Body;

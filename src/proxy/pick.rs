@@ -6,13 +6,12 @@ use http::HeaderMap;
 use http::header;
 use smallvec::SmallVec;
 
-use super::Refusal;
 use super::worker::Worker;
 use crate::balance::stable_hash;
 use crate::balance::{Draw, HashKey, NoPick};
 use crate::config::model::StickyKey;
 use crate::health::{Outcome, Pass, Trip};
-use crate::snapshot::{Member, Pool, View};
+use crate::snapshot::{Class, Member, Pool, View};
 use crate::telemetry::Lane;
 use crate::types::Moment;
 
@@ -23,16 +22,28 @@ pub struct Slot {
     pool: usize,
     member: u32,
     lane: Lane,
+    taken: Moment,
     /// The circuit's permission, until it is given back with how the request went.
     pass: Option<Pass>,
 }
 
 impl Slot {
-    /// For a member whose load has been entered.
-    fn new(view: Rc<View>, pool: usize, member: u32, lane: Lane) -> Self {
-        let slot = Slot { view, pool, member, lane, pass: None };
-        slot.member().upstream.stats.at(lane).in_flight.up();
-        slot
+    /// For a member whose load has been entered, with its circuit's permission; none where there is none to be had, and the load is left.
+    fn admitted(view: &Rc<View>, pool: usize, member: u32, lane: Lane, now: Moment) -> Option<Self> {
+        let upstream = &view.pools[pool].members[member as usize].upstream;
+        let Some(pass) = upstream.outcomes.admit() else {
+            // Nobody who waits is told: it would not be let in either.
+            upstream.load.leave();
+            return None;
+        };
+        upstream.stats.at(lane).in_flight.up();
+        Some(Slot { view: view.clone(), pool, member, lane, taken: now, pass: Some(pass) })
+    }
+
+    /// Counts how long it was held, once, before it is given back.
+    pub fn held_until(&self, now: Moment) {
+        let held = now.since(self.taken);
+        self.pool().kept.stats.at(self.lane).held.add(u64::try_from(held.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// The pool it is in.
@@ -50,6 +61,11 @@ impl Slot {
         self.member
     }
 
+    /// Since when it is held.
+    pub fn taken(&self) -> Moment {
+        self.taken
+    }
+
     /// Says how the request went, once; a trip is for control's ears.
     pub fn went(&mut self, outcome: Outcome, now: Moment) -> Option<Trip> {
         let pass = self.pass.take()?;
@@ -64,11 +80,12 @@ impl Drop for Slot {
         let upstream = &self.member().upstream;
         upstream.stats.at(self.lane).in_flight.down();
         upstream.load.leave();
+        self.pool().kept.queue.freed(upstream.identity);
     }
 }
 
 /// What of a request bears on the choice of its upstream.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Choice<'a> {
     /// The request's headers.
     pub headers: &'a HeaderMap,
@@ -76,17 +93,28 @@ pub(super) struct Choice<'a> {
     pub target: &'a str,
     /// The client's address, hashed already.
     pub client: std::net::IpAddr,
+    /// Whether it would rather wait for the upstream that it is stuck to than go to another.
+    pub patient: bool,
 }
 
 /// Members tried already.
 pub(super) type Tried = SmallVec<[u32; 4]>;
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// Nobody is fit who has not been tried.
+    Unfit,
+    /// Everybody who is fit is full; or the one that the request is stuck to is.
+    Full,
+}
 
 /// Gives a request its place.
 ///
 /// A client that is stuck to an upstream gets it, also while it drains, unless it was tried already or cannot take anything. Then the
 /// pool's balancer chooses. An upstream whose breaker is half open lets only its trial requests through; others are sent on.
 ///
-/// **Errors**: [`Refusal::NoUpstream`], [`Refusal::UpstreamsFull`].
+/// **Errors**: [`Miss`].
 pub(super) fn pick(
     worker: &Worker,
     view: &Rc<View>,
@@ -94,16 +122,19 @@ pub(super) fn pick(
     choice: &Choice<'_>,
     tried: &mut Tried,
     now: Moment,
-) -> Result<Slot, Refusal> {
+) -> Result<Slot, Miss> {
     let index = pool;
     let pool = &view.pools[index];
     let lane = pool.kept.stats.at(worker.lane);
-    let slot = |member| Slot::new(view.clone(), index, member, worker.lane);
+    let admitted = |member| Slot::admitted(view, index, member, worker.lane, now);
     if let Some(member) = stuck(pool, choice, now) {
-        let entered = !tried.contains(&member) && pool.table.enter(member).is_ok();
-        if entered && let Some(slot) = admitted(slot(member)) {
+        let entered = if tried.contains(&member) { Err(NoPick::Empty) } else { pool.table.enter(member) };
+        if entered.is_ok() && let Some(slot) = admitted(member) {
             lane.stuck.up();
             return Ok(slot);
+        }
+        if choice.patient && entered == Err(NoPick::Full) {
+            return Err(Miss::Full);
         }
         lane.moved.up();
     }
@@ -111,16 +142,10 @@ pub(super) fn pick(
     loop {
         let draw = Draw { now, random: worker.random(), hash, tried };
         let member = pool.table.pick(&pool.kept.cursor, &draw).map_err(|none| match none {
-            NoPick::Empty => {
-                lane.unfit.up();
-                Refusal::NoUpstream
-            }
-            NoPick::Full => {
-                lane.full.up();
-                Refusal::UpstreamsFull
-            }
+            NoPick::Empty => Miss::Unfit,
+            NoPick::Full => Miss::Full,
         })?;
-        match admitted(slot(member)) {
+        match admitted(member) {
             Some(slot) => return Ok(slot),
             // Its circuit is half open and its trial requests are out.
             None => tried.push(member),
@@ -128,10 +153,13 @@ pub(super) fn pick(
     }
 }
 
-/// The slot with its circuit's permission, if there is one to be had.
-fn admitted(mut slot: Slot) -> Option<Slot> {
-    slot.pass = Some(slot.member().upstream.outcomes.admit()?);
-    Some(slot)
+/// What a request that has to wait can use, and whether the upstream that it is stuck to is open to everybody.
+pub(super) fn class(pool: &Pool, choice: &Choice<'_>, now: Moment) -> (Class, bool) {
+    if !choice.patient {
+        return (Class::Again, true);
+    }
+    let stuck = stuck(pool, choice, now).and_then(|member| pool.table.member(member));
+    stuck.map_or((Class::Any, true), |member| (Class::Only(member.identity), member.weight > 0.0))
 }
 
 /// The member that the request is stuck to.

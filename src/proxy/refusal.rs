@@ -91,6 +91,10 @@ table! {
     NoUpstream        "no_upstream"         503 "destination_unavailable"     Config   keep  "Service unavailable";
     /// Every fit upstream has `max_connections` requests.
     UpstreamsFull     "upstreams_full"      503 "connection_limit_reached"    Config   keep  "Service unavailable";
+    /// Every upstream is full, and as many requests as `queue.size` allows wait already.
+    QueueFull         "queue_full"          503 "connection_limit_reached"    Config   keep  "Service unavailable";
+    /// It has waited for `queue.timeout` and no upstream had room for it.
+    QueueTimeout      "queue_timeout"       503 "connection_limit_reached"    Config   keep  "Service unavailable";
     /// The request has passed us ten times: a pool leads back to its own listener.
     Loop              "loop"                508 "proxy_loop_detected"         Config   keep  "Loop detected";
     /// This machine has no socket, port or memory left for a connection to the upstream.

@@ -1,5 +1,7 @@
 //! Answers of our own, made from the refusal table and nothing else.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
@@ -22,6 +24,8 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub(super) struct Refused {
     refusal: Refusal,
     limit: Option<Box<Limited>>,
+    /// After how many seconds the client may try again, where that is known.
+    retry_after: Option<u32>,
 }
 
 /// What a limit's refusal says.
@@ -33,14 +37,21 @@ struct Limited {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Refused { refusal, limit: None }
+        Refused { refusal, limit: None, retry_after: None }
     }
 }
 
 impl Refused {
     /// By a limit, with the status that its rule names.
     pub(super) fn by_limit(label: Refusal, status: StatusCode, refusal: limit::Refusal) -> Self {
-        Refused { refusal: label, limit: Some(Box::new(Limited { status, refusal })) }
+        Refused { refusal: label, limit: Some(Box::new(Limited { status, refusal })), retry_after: None }
+    }
+
+    /// For want of room: after this time there should be some, where that is known.
+    pub(super) fn until_room(refusal: Refusal, after: Option<Duration>) -> Self {
+        // A second at least, because 0 would ask for a retry at once; an hour at most, because nobody knows more.
+        let seconds = |after: Duration| after.as_secs_f64().ceil().clamp(1.0, 3600.0) as u32;
+        Refused { refusal, limit: None, retry_after: after.map(seconds) }
     }
 }
 
@@ -56,6 +67,9 @@ pub(super) fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
     sign(headers, row.proxy_status);
     if let Some(limited) = &refused.limit {
         limited.refusal.tell(headers);
+    }
+    if let Some(seconds) = refused.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if row.close && life.version <= http::Version::HTTP_11 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

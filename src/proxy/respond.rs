@@ -28,7 +28,12 @@ pub(super) struct Exchange {
     pub target: PathAndQuery,
     /// What the client wants to switch to.
     pub upgrade: Option<Switching>,
+    /// Whether it counts as demand: a pool that sleeps is not woken by one that does not.
+    pub counts: bool,
 }
+
+/// Says that the request has waited for an instance to be started.
+const COLD_START: HeaderName = HeaderName::from_static("x-tidegate-cold-start");
 
 /// The answer of a route that needs no upstream: a redirect or a fixed answer.
 pub(super) fn own(
@@ -82,6 +87,9 @@ pub(super) fn upstream(
     let _ = strip(&mut head.headers, true);
     remember(life, &exchange.head.headers, &mut head.headers);
     life.status = Some(head.status);
+    if life.cold {
+        head.headers.insert(COLD_START, HeaderValue::from_static("true"));
+    }
     if !route.response_headers.is_empty() {
         let facts = asked.facts(life, &exchange.head.headers);
         route.response_headers.apply(&mut head.headers, &facts, &mut BytesMut::new());

@@ -65,6 +65,8 @@ kinds! {
         Full = "full",
         /// It waited too long.
         Timeout = "timeout",
+        /// While it waited the last upstream went, and nobody will start another.
+        Unfit = "unfit",
         /// Its client left, or its time as a whole was over.
         Left = "left",
     }

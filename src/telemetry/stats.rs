@@ -153,9 +153,8 @@ pub struct PoolLane {
 }
 
 impl PoolLane {
-    /// A request was served after it had waited.
+    /// A request is served that had to wait so long.
     pub fn served_after(&self, wait: Duration) {
-        self.waited.up(Waited::Served);
         self.wait.get_or_init(Box::default).record(wait);
     }
 

@@ -1,6 +1,6 @@
 //! The way to ask control for something, from any thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::admin::scaling::{Answer, Ask, AskError};
 use crate::admin::{self, Change, ChangeError};
 use crate::config::{self, Secrets};
 use crate::snapshot::{Cell, Replica, Snapshot};
+use crate::scaler::engine::ScalerLine;
 use crate::telemetry::Registry;
 
 /// Asks control. Cheap to clone; what is asked is answered by control's own loop, one thing after the other.
@@ -23,6 +24,8 @@ pub struct Handle {
     pub(super) cell: Arc<Cell>,
     pub(super) registry: Arc<Registry>,
     pub(super) stopping: Arc<AtomicBool>,
+    /// The way to the scalers, once there are any.
+    pub(super) line: Arc<OnceLock<ScalerLine>>,
 }
 
 impl Handle {
@@ -64,8 +67,11 @@ impl admin::Control for Handle {
         answer.unwrap_or(Err(ChangeError::Impossible(ENDING.to_owned())))
     }
 
-    async fn scaler(&self, _: Ask) -> Result<Answer, AskError> {
-        Err(AskError::NoScaler)
+    async fn scaler(&self, ask: Ask) -> Result<Answer, AskError> {
+        match self.line.get() {
+            Some(line) => line.ask(ask).await,
+            None => Err(AskError::NoScaler),
+        }
     }
 
     async fn reload(&self) -> Verdict {

@@ -15,6 +15,7 @@ mod pool;
 mod probing;
 mod reload;
 mod replicas;
+mod scaling;
 mod signal;
 mod start;
 mod state;

@@ -100,6 +100,7 @@ impl Control {
         });
         let steps = self.listeners.commit(bound, &self.current.listeners);
         self.take_steps(steps);
+        self.start_scalers(config);
         Ok(())
     }
 

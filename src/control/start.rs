@@ -215,6 +215,8 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
         api: None,
         unsettled: false,
         workers: Vec::new(),
+        scalers: None,
+        line: Arc::default(),
         options,
     };
     control.adopt_pools(&config, derived.far, now);
@@ -224,6 +226,7 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
     control.start_workers(workers).map_err(StartError::Machine)?;
     let steps = control.listeners.commit(bound, &control.current.listeners);
     control.take_steps(steps);
+    control.start_scalers(&config);
     Ok((control, events, api))
 }
 

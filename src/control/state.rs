@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::watch::Watched;
 use super::workers::WorkerThread;
 use crate::admin::model::{UpstreamStatus, Verdict};
 use crate::admin::{self, Change, ChangeError};
+use crate::scaler::engine::{ScalerLine, Scalers};
 use crate::snapshot::{Cell, Pool, Snapshot, Upstream};
 use crate::telemetry;
 use crate::types::{Bind, Clock, Moment};
@@ -55,6 +56,9 @@ pub(super) struct Control {
     /// Something has happened that the pools must be looked at for.
     pub(super) unsettled: bool,
     pub(super) workers: Vec<WorkerThread>,
+    /// The scalers' thread, once some pool has had a scaler.
+    pub(super) scalers: Option<Scalers>,
+    pub(super) line: Arc<OnceLock<ScalerLine>>,
 }
 
 /// Files are looked at only when nothing has stirred for so long: an editor writes in several steps.
@@ -286,6 +290,7 @@ impl Control {
             cell: self.cell.clone(),
             registry: self.keep.registry.clone(),
             stopping: self.stopping.clone(),
+            line: self.line.clone(),
         }
     }
 

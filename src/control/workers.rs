@@ -97,6 +97,7 @@ impl Control {
                 let _ = worker.thread.join();
             }
         }
+        self.end_scalers(events).await;
         self.keep.log.close(Duration::from_secs(1));
         if let Some((_, stop)) = &self.api {
             stop.notify_one();

@@ -1,9 +1,11 @@
 use std::rc::Rc;
 
+use futures_util::future::LocalBoxFuture;
+
 use super::shared::Shared;
-use crate::config::model;
-use crate::scaler::process::ProcessDriver;
-use crate::scaler::{Driver, DriverError, ErrorKind};
+use crate::config::model::{self, Leader};
+use crate::scale::LeaderKind;
+use crate::scaler::{Alone, Driver, DriverError, Election, ElectionError, ErrorKind, FileLock, Standing};
 use crate::types::Address;
 
 /// A pool's driver, made of its configuration.
@@ -50,11 +52,6 @@ type Made = Result<Rc<dyn Driver>, DriverError>;
 
 fn make(name: &str, pool: &model::Pool, shared: &Shared) -> (&'static str, bool, Made) {
     let Some(scaler) = &pool.scaler else { return ("none", true, Err(missing("no scaler is configured"))) };
-    if let Some(process) = &scaler.process {
-        let folder = shared.folder.borrow().clone();
-        let driver = ProcessDriver::new(name, process, &folder, &shared.owner());
-        return ("process", true, driver.map(|driver| Rc::new(driver) as Rc<dyn Driver>));
-    }
     if let Some(docker) = &scaler.docker {
         return ("docker", true, docker_driver(name, docker, shared));
     }
@@ -97,5 +94,47 @@ impl Built {
     /// Where the pool's other members are, for drivers that others make instances for.
     pub(super) fn discovered(&self, addresses: Vec<Address>) {
         let _ = addresses;
+    }
+}
+
+/// The election that a configuration asks for.
+pub(super) fn election(settings: &Leader, identity: &str) -> Box<dyn Election> {
+    match settings.kind {
+        LeaderKind::None => Box::new(Alone::new(identity.to_owned())),
+        LeaderKind::File => match &settings.file {
+            Some(file) => Box::new(FileLock::new(file.clone(), identity.to_owned())),
+            None => Box::new(Impossible("`leader.file` is missing")),
+        },
+        LeaderKind::Redis => Box::new(Impossible("")),
+        LeaderKind::Kubernetes => lease(settings, identity),
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+fn lease(settings: &Leader, identity: &str) -> Box<dyn Election> {
+    let access = crate::scaler::kubernetes::Access {
+        kubeconfig: None,
+        context: None,
+        namespace: settings.namespace.clone(),
+    };
+    Box::new(crate::scaler::kubernetes::Lease::new(access, &*settings.name, identity, settings.lease))
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn lease(_: &Leader, _: &str) -> Box<dyn Election> {
+    Box::new(Impossible("this Tidegate was built without its `kubernetes` feature"))
+}
+
+/// An election that cannot be held: nobody ever leads.
+struct Impossible(&'static str);
+
+impl Election for Impossible {
+    fn campaign(&mut self) -> LocalBoxFuture<'_, Result<Standing, ElectionError>> {
+        let error = ElectionError { what: self.0.to_owned(), advice: "correct [scaler.leader]".to_owned() };
+        Box::pin(async { Err(error) })
+    }
+
+    fn resign(&mut self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(async {})
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::build;
 use super::clock::Wall;
 use super::pool::{Mail, PoolEngine, Wish};
 use super::shared::{Role, Shared};
@@ -17,8 +18,7 @@ use super::{Call, Parts};
 use crate::admin::scaling::{Answer, Ask, AskError, Finding, Record, ScalerStatus};
 use crate::config::model::{Config, Leader};
 use crate::scale::LeaderKind;
-use crate::scaler::leader::{self, Election};
-use crate::scaler::{Store, StoreError, identity};
+use crate::scaler::{Election, Store, StoreError, identity};
 use crate::telemetry::{PoolFigures, Series};
 
 /// From one look at the configuration to the next.
@@ -121,7 +121,7 @@ impl Supervisor {
             task.abort();
         }
         *self.shared.role.borrow_mut() = Role::unknown(leader.kind == LeaderKind::None);
-        let election = leader::election(leader, &self.shared.proxy);
+        let election = build::election(leader, &self.shared.proxy);
         let task = tokio::task::spawn_local(campaign(election, leader.lease, self.shared.clone()));
         self.election = Some((leader.clone(), task));
     }

@@ -48,6 +48,17 @@ pub(super) enum Wish {
     Recycle,
 }
 
+/// What makes a pool's scaler look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Time has passed.
+    Time,
+    /// The driver has something new.
+    Stirred,
+    /// Requests wait for an instance, or an operator has asked for something: there is to be a decision at once.
+    Wanted,
+}
+
 /// What a pool's scaler hears.
 pub(super) enum Mail {
     Wish(Wish, oneshot::Sender<Result<PoolScaler, AskError>>),
@@ -200,7 +211,7 @@ impl PoolEngine {
                 letter = mail.recv() => match letter {
                     Some(Mail::Wish(wish, reply)) => {
                         let answer = self.wish(wish);
-                        self.turn(true).await;
+                        self.turn(Why::Wanted).await;
                         // Whoever asked may have gone.
                         let _ = reply.send(answer.map(|()| self.status()));
                     }
@@ -213,10 +224,9 @@ impl PoolEngine {
                     }
                     None => return,
                 },
-                () = wanted => self.turn(true).await,
+                () = wanted => self.turn(Why::Wanted).await,
                 () = stirred => {
-                    self.listed = 0.0;
-                    self.turn(false).await;
+                    self.turn(Why::Stirred).await;
                     // A driver that stirs without end is not to have the thread for itself.
                     looks.tick().await;
                 }
@@ -224,7 +234,7 @@ impl PoolEngine {
                     if let Some(pool) = &self.pool {
                         self.sampler.look(pool, Clock::now());
                     }
-                    self.turn(false).await;
+                    self.turn(Why::Time).await;
                 }
             }
             if self.has_left() {
@@ -244,13 +254,12 @@ impl PoolEngine {
     }
 
     /// What is due: the driver's list, a decision, the fleet's step, and what follows from them.
-    async fn turn(&mut self, at_once: bool) {
+    async fn turn(&mut self, why: Why) {
         let now = self.shared.now();
-        self.adopt(now);
-        let decides = at_once || now - self.decided >= DECIDE_EVERY;
-        let busy = self.is_busy();
-        let lists = decides || (busy && now - self.listed >= BUSY_LIST);
-        if !lists {
+        self.adopt();
+        let decides = why == Why::Wanted || now - self.decided >= DECIDE_EVERY;
+        let stirs = why == Why::Stirred || (now - self.listed >= BUSY_LIST && self.is_busy(now));
+        if !decides && !stirs {
             return;
         }
         let answered = self.list(now).await;
@@ -271,8 +280,8 @@ impl PoolEngine {
     }
 
     /// Whether something is on its way that is worth looking at more often.
-    fn is_busy(&self) -> bool {
-        let coming = self.seen.instances.iter().any(|instance| instance.phase == Phase::Starting);
+    fn is_busy(&self, now: f64) -> bool {
+        let coming = self.fleet.instances(now).iter().any(|instance| instance.phase == Phase::Starting);
         coming || self.found.iter().any(|found| matches!(found.life, Life::Pending | Life::Stopping))
     }
 
@@ -288,7 +297,7 @@ impl PoolEngine {
     }
 
     /// Takes over another configuration, where there is one; no window is reset.
-    fn adopt(&mut self, now: f64) {
+    fn adopt(&mut self) {
         let snapshot = self.shared.host.snapshot();
         match snapshot.pools.iter().find(|pool| pool.name == self.name) {
             Some(pool) => (self.pool, self.dissolved) = (Some(pool.clone()), false),

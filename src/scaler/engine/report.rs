@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::pool::{PoolEngine, Wish};
-use super::view;
+
 use crate::admin::scaling::{AskError, Finding, PoolScaler, Record, Sample};
 use crate::scale::{Decision, Mode, Phase};
 use crate::scaler::ErrorKind;

@@ -8,8 +8,10 @@ mod decide;
 mod decision;
 mod model;
 mod observed;
+mod profile;
 mod rules;
 mod settings;
+pub mod sim;
 mod word;
 
 pub use decide::{State, decide};

@@ -160,11 +160,9 @@ impl Way {
     /// How fast: tolerance, policies, the largest step, the budget, and what stops growing altogether.
     fn pace(&mut self, rules: &Memory, seen: &Observed, settings: &Settings, now: f64) {
         let size = self.size;
-        let near = |less: u32, more: u32, tolerance: f64| f64::from(more) <= f64::from(less) * (1.0 + tolerance);
-        let (less, more) = (size.min(self.desired), size.max(self.desired));
-        let tolerance = if self.desired > size { settings.up.tolerance } else { settings.down.tolerance };
-        // Signals have had theirs; a policy or a schedule means what it says.
-        if !self.reason.contains(':') && near(less, more, tolerance) {
+        let within = f64::from(size) * (1.0 + settings.up.tolerance);
+        // Downwards it is in the load's own wish, where it is not rounded; signals have had theirs, and a policy or schedule means what it says.
+        if self.desired > size && f64::from(self.desired) <= within && !self.reason.contains(':') {
             self.turn("tolerance", size);
         }
         if self.desired > size {

@@ -31,7 +31,7 @@ impl Settings {
             up: rules(0.0),
             down: rules(0.1),
             max_changes_per_hour: None,
-            verify: Verify { window: 30.0, rollback: true, freeze: 600.0 },
+            verify: Verify { window: 30.0, ready_within: 0.0, rollback: true, freeze: 600.0 },
         }
     }
 }

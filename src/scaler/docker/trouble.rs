@@ -262,6 +262,7 @@ mod tests {
             (Io::PermissionDenied, "group `docker`"),
             (Io::ConnectionRefused, "log says why"),
             (Io::TimedOut, "hangs"),
+            (Io::WouldBlock, "hangs"),
             (Io::BrokenPipe, "docker version"),
         ] {
             let error = told(Error::IOError { err: kind.into() });

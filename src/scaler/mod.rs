@@ -3,9 +3,15 @@
 //! It never sees a request: it reads numbers, asks drivers, and tells control which upstreams there are.
 
 mod driver;
+mod external;
+mod http;
 mod leader;
+mod peers;
 mod store;
 
 pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};
+pub use external::External;
+pub use http::HttpClient;
 pub use leader::{Alone, Election, ElectionError, FileLock, Standing, identity};
+pub use peers::{Heard, Peers, PoolHeard};
 pub use store::{Store, StoreError};

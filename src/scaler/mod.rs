@@ -6,14 +6,20 @@
 pub mod docker;
 mod driver;
 pub(crate) mod engine;
+mod external;
 pub mod fleet;
+mod http;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod leader;
+mod peers;
 pub mod process;
 mod store;
 
 pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};
+pub use external::External;
 pub use fleet::{Fleet, FleetSettings};
+pub use http::HttpClient;
 pub use leader::{Alone, Election, ElectionError, FileLock, Standing, identity};
+pub use peers::{Heard, Peers, PoolHeard};
 pub use store::{Store, StoreError};

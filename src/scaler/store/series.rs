@@ -209,7 +209,7 @@ mod tests {
         let of = |kind| written.iter().filter(move |(of, _)| *of == kind).map(|(_, sample)| sample.clone()).collect();
         let mut after = Ladder::recall(of(Kind::Seconds), of(Kind::Minutes));
         let fives =
-            run(&mut after, 751, 901).into_iter().filter(|(kind, _)| *kind == Kind::Minutes).collect::<Vec<_>>();
+            run(&mut after, 751, 911).into_iter().filter(|(kind, _)| *kind == Kind::Minutes).collect::<Vec<_>>();
         // The seconds after the last ten, 741 to 750, are all that is missing.
         assert_eq!(fives.len(), 1);
         assert_eq!((fives[0].1.at, fives[0].1.span, fives[0].1.arrivals), (900.0, 290.0, 580.0));

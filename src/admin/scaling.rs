@@ -379,4 +379,6 @@ pub struct PoolSignals {
     pub sessions: u64,
     /// Requests in progress by upstream address.
     pub upstreams: BTreeMap<String, u64>,
+    /// Addresses of instances that are about to go, where this proxy decides: the others send them nothing new either.
+    pub leaving: Vec<String>,
 }

@@ -5,7 +5,7 @@ use futures_util::future::LocalBoxFuture;
 use super::shared::Shared;
 use crate::config::model::{self, Leader};
 use crate::scale::LeaderKind;
-use crate::scaler::{Alone, Driver, DriverError, Election, ElectionError, ErrorKind, FileLock, Standing};
+use crate::scaler::{Alone, Driver, DriverError, Election, ElectionError, ErrorKind, External, FileLock, Standing};
 use crate::types::Address;
 
 /// A pool's driver, made of its configuration.
@@ -18,10 +18,22 @@ pub(super) struct Built {
     pub(super) problem: Option<DriverError>,
     /// Whether the instances are on this machine and for this proxy alone, so that no other proxy's traffic bears on them.
     pub(super) is_local: bool,
+    /// Signals from elsewhere.
+    pub(super) external: External,
+}
+
+/// A pool's further signals: they are asked for anew only where they have changed.
+pub(super) fn signals(pool: &model::Pool) -> impl PartialEq + use<> {
+    pool.scaler.as_ref().map(|scaler| scaler.signal.clone())
+}
+
+/// Begins to ask for a pool's external signals.
+pub(super) fn external(pool: &model::Pool, shared: &Shared) -> External {
+    External::new(pool.scaler.as_ref().map_or(&[], |scaler| &scaler.signal), &shared.http)
 }
 
 /// What of a pool's configuration its driver is made of: another one is built only where this has changed.
-pub(super) fn part(pool: &model::Pool) -> impl PartialEq {
+pub(super) fn part(pool: &model::Pool) -> impl PartialEq + use<> {
     let scaler = pool.scaler.as_ref();
     scaler.map(|scaler| {
         (
@@ -45,7 +57,7 @@ pub(super) fn driver(name: &str, pool: &model::Pool, shared: &Shared) -> Built {
             (None, Some(error))
         }
     };
-    Built { kind, driver, problem, is_local }
+    Built { kind, driver, problem, is_local, external: external(pool, shared) }
 }
 
 type Made = Result<Rc<dyn Driver>, DriverError>;

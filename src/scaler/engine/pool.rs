@@ -16,10 +16,10 @@ use super::tally::Tally;
 use super::view;
 use crate::admin::scaling::{AskError, Finding, PoolScaler, PoolSignals, Record};
 use crate::config::model::{self, Config, MaxConcurrency};
-use crate::scale::{Decision, Mode, Observed, Phase, Settings, State, decide};
+use crate::scale::{Decision, LeaderKind, Mode, Observed, Phase, Settings, State, decide};
 use crate::scaler::fleet::{Action, Fleet, FleetSettings, Input, Plan, Saved as FleetSaved};
 use crate::scaler::{DriverError, ErrorKind, Found, InstanceId, Life, Usage};
-use crate::snapshot::{MemberReading, Pool, Replica};
+use crate::snapshot::{Intent, MemberReading, Pool, Replica};
 use crate::types::Clock;
 
 /// From one decision to the next.
@@ -291,9 +291,7 @@ impl PoolEngine {
         if self.shared.no_store.borrow().is_some() {
             return false;
         }
-        let role = self.shared.role.borrow();
-        let host_only = matches!(self.config.scaler.leader.kind, crate::scale::LeaderKind::File);
-        role.standing.leads || (self.built.is_local && !host_only)
+        self.shared.role.borrow().standing.leads || !self.is_shared()
     }
 
     /// Takes over another configuration, where there is one; no window is reset.
@@ -315,6 +313,8 @@ impl PoolEngine {
                 self.built = build::driver(&self.name, pool, &self.shared);
                 self.trouble.clear();
                 self.listed = 0.0;
+            } else if before.map(build::signals) != Some(build::signals(pool)) {
+                self.built.external = build::external(pool, &self.shared);
             }
         }
         if let (Some(fleet), Some(settings)) = (FleetSettings::of(pool), crate::config::scaler_settings(pool)) {
@@ -421,6 +421,7 @@ impl PoolEngine {
         let Some(pool) = self.pool.clone() else { return };
         let mut seen = self.look(&pool, now);
         seen.complete &= answered && !self.trouble.contains_key("list");
+        seen.external = self.built.external.values();
         (seen.cpu, seen.memory) = view::usage_shares(&self.usage);
         seen.instances = self.fleet.instances(now);
         seen.started = self.started.clone();
@@ -433,14 +434,27 @@ impl PoolEngine {
         let readings = pool.readings(Clock::now());
         let own = self.sampler.signals(&readings);
         self.readings = readings.by_member;
-        let seen = match &self.own {
+        let mut seen = match &self.own {
             Some((at, before)) => view::between(before, &own, now - at),
             // Whatever was counted before we looked says nothing about a second.
             None => Observed { in_flight: own.in_flight, queue: own.queue as f64, oldest_wait: own.oldest_wait, ..Observed::default() },
         };
-        self.shared.own.borrow_mut().insert(self.name.to_string(), own.clone());
+        let leaving = self.sent.iter().flat_map(|(replicas, _)| replicas).filter(|replica| replica.intent != Intent::Serve);
+        let leaving = leaving.map(|replica| replica.address.to_string()).collect();
+        let told = PoolSignals { leaving: if self.leads() { leaving } else { Vec::new() }, ..own.clone() };
+        self.shared.own.borrow_mut().insert(self.name.to_string(), told);
         self.own = Some((now, own));
+        if self.is_shared() {
+            let (heard, complete) = self.shared.take_heard(&self.name);
+            view::add(&mut seen, heard.unwrap_or_default());
+            seen.complete &= complete;
+        }
         seen
+    }
+
+    /// Whether other proxies send requests to the same instances.
+    fn is_shared(&self) -> bool {
+        !self.built.is_local || self.config.scaler.leader.kind == LeaderKind::File
     }
 
     /// How many there are to be, after what operators have said; none where the number is to be left alone.
@@ -548,7 +562,7 @@ impl PoolEngine {
             self.decided = now;
         }
         self.restored = false;
-        let draining = self.shared.draining.borrow().get(&*self.name).cloned().unwrap_or_default();
+        let draining = self.shared.leaving(&self.name);
         let drain = self.scaler().map(|scaler| (scaler.drain.requests, scaler.drain.sessions));
         let drain = drain.unwrap_or_default();
         self.send(view::followed(&self.found, &draining, drain));

@@ -189,6 +189,8 @@ impl PoolEngine {
                 all.push(self.finding(code, "critical", format!("{op}: {}", error.what), &error.advice));
             }
         }
+        let external = self.built.external.findings().into_iter();
+        all.extend(external.map(|finding| Finding { pool: Some(self.name.to_string()), ..finding }));
         all.extend(self.of_the_number(now));
         if !self.leads() {
             let role = self.shared.role.borrow();

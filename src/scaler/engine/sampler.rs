@@ -46,6 +46,7 @@ impl Sampler {
             oldest_wait: oldest_wait.as_secs_f64(),
             latency_p95: (recent.count() > 0).then(|| recent.quantile(0.95).as_secs_f64()),
             sessions: readings.sessions as u64,
+            leaving: Vec::new(),
             upstreams: readings
                 .by_member
                 .iter()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::clock::Wall;
 use crate::admin::scaling::{Finding, PoolScaler, PoolSignals, Signals};
 use crate::config::model::Config;
-use crate::scaler::{Standing, Store};
+use crate::scaler::{Heard, HttpClient, PoolHeard, Standing, Store};
 use crate::snapshot::{Replica, Snapshot};
 use crate::telemetry::Registry;
 
@@ -39,10 +39,12 @@ pub(super) struct Shared {
     pub(super) statuses: RefCell<BTreeMap<String, PoolScaler>>,
     /// What this proxy has seen itself.
     pub(super) own: RefCell<BTreeMap<String, PoolSignals>>,
-    /// Replicas that the leader drains, by pool, where this proxy follows.
-    pub(super) draining: RefCell<BTreeMap<String, Vec<String>>>,
+    /// What other proxies have seen, and this one's scalers have not taken in yet.
+    pub(super) heard: RefCell<Heard>,
     /// Bytes that are free on this machine; none where that is not to be known.
     pub(super) free_memory: Cell<Option<u64>>,
+    /// What webhooks, peers and external signals are asked with.
+    pub(super) http: HttpClient,
     /// How far the system's clock was found off, while that is worth telling.
     pub(super) drift: Cell<Option<f64>>,
 }
@@ -101,8 +103,29 @@ impl Shared {
 
     /// Requests in progress that other proxies have at a pool's upstreams, by address.
     pub(super) fn elsewhere(&self, pool: &str) -> BTreeMap<String, u64> {
-        let _ = pool;
-        BTreeMap::new()
+        self.heard.borrow().pools.get(pool).map(|heard| heard.upstreams.clone()).unwrap_or_default()
+    }
+
+    /// Addresses of a pool's instances that whoever decides is about to remove.
+    pub(super) fn leaving(&self, pool: &str) -> Vec<String> {
+        self.heard.borrow().pools.get(pool).map(|heard| heard.leaving.clone()).unwrap_or_default()
+    }
+
+    /// What other proxies have seen of a pool since this was last asked for, and whether all of them were heard.
+    pub(super) fn take_heard(&self, pool: &str) -> (Option<PoolHeard>, bool) {
+        let mut heard = self.heard.borrow_mut();
+        let complete = heard.complete;
+        (heard.pools.get_mut(pool).map(PoolHeard::give), complete)
+    }
+
+    /// Takes in what other proxies have told.
+    pub(super) fn hear(&self, news: Heard) {
+        let mut heard = self.heard.borrow_mut();
+        heard.pools.retain(|pool, _| news.pools.contains_key(pool));
+        for (pool, later) in news.pools {
+            heard.pools.entry(pool).or_default().renew(later);
+        }
+        (heard.complete, heard.peers, heard.findings) = (news.complete, news.peers, news.findings);
     }
 
     /// A name for this proxy that outlives its process: the host's, and the folder that it keeps its state in.

@@ -18,7 +18,7 @@ use super::{Call, Parts};
 use crate::admin::scaling::{Answer, Ask, AskError, Finding, Record, ScalerStatus};
 use crate::config::model::{Config, Leader};
 use crate::scale::LeaderKind;
-use crate::scaler::{Election, Store, StoreError, identity};
+use crate::scaler::{Election, Heard, HttpClient, Peers, Store, StoreError, identity};
 use crate::telemetry::{PoolFigures, Series};
 
 /// From one look at the configuration to the next.
@@ -35,6 +35,7 @@ pub(super) struct Supervisor {
     pools: BTreeMap<String, Running>,
     config: Option<Arc<Config>>,
     election: Option<(Leader, JoinHandle<()>)>,
+    peers: Option<Peers>,
     housekeeping: f64,
 }
 
@@ -58,7 +59,8 @@ impl Supervisor {
             sizes: RefCell::default(),
             statuses: RefCell::default(),
             own: RefCell::default(),
-            draining: RefCell::default(),
+            heard: RefCell::new(Heard { complete: true, ..Heard::default() }),
+            http: HttpClient::default(),
             free_memory: Cell::default(),
             drift: Cell::default(),
         };
@@ -68,6 +70,7 @@ impl Supervisor {
             pools: BTreeMap::new(),
             config: None,
             election: None,
+            peers: None,
             housekeeping: 0.0,
         }
     }
@@ -91,10 +94,10 @@ impl Supervisor {
     /// Follows the configuration in force, and keeps house.
     fn look(&mut self) {
         let config = self.shared.host.snapshot().config.clone();
-        let is_new = self.config.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &config));
-        self.config = Some(config.clone());
+        let before = self.config.replace(config.clone());
+        let is_new = before.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &config));
         if is_new {
-            self.settle_in(&config);
+            self.settle_in(&config, before.as_deref());
         }
         let now = self.shared.now();
         if is_new || now >= self.housekeeping {
@@ -105,7 +108,14 @@ impl Supervisor {
     }
 
     /// What of the whole configuration is not one pool's.
-    fn settle_in(&mut self, config: &Config) {
+    fn settle_in(&mut self, config: &Config, before: Option<&Config>) {
+        let peers = |config: &Config| (config.scaler.peers.clone(), config.scaler.peer_token.clone(), config.admin.token.clone());
+        if before.map(peers) != Some(peers(config)) {
+            let token = config.scaler.peer_token.as_ref().or(config.admin.token.as_ref());
+            let urls = &config.scaler.peers;
+            self.peers = (!urls.is_empty()).then(|| Peers::new(urls, token, &self.shared.http));
+            *self.shared.heard.borrow_mut() = Heard { complete: urls.is_empty(), ..Heard::default() };
+        }
         let folder = state_folder(config, &self.base);
         if *self.shared.folder.borrow() != folder {
             if self.shared.store.take().is_some() {
@@ -136,6 +146,9 @@ impl Supervisor {
             drop(self.shared.store.take());
         } else if self.shared.store.borrow().is_none() && has_scaler(config) {
             self.open_store(config);
+        }
+        if let Some(peers) = &self.peers {
+            self.shared.hear(peers.take());
         }
         let mut figures = PoolFigures::default();
         figures.add(Series::ScalerLeader, &[], f64::from(u8::from(leads)));
@@ -269,7 +282,7 @@ impl Supervisor {
             leadership: role.word().to_owned(),
             leader: role.standing.leader.clone(),
             generation: role.standing.generation,
-            peers: BTreeMap::new(),
+            peers: self.shared.heard.borrow().peers.clone(),
             state_folder: self.shared.folder.borrow().display().to_string(),
             instance_hour: cost.instance_hour,
             currency: cost.currency,
@@ -284,6 +297,7 @@ impl Supervisor {
         all.extend(self.shared.store.borrow().iter().flat_map(Store::findings));
         all.extend(self.shared.no_store.borrow().clone());
         all.extend(self.shared.role.borrow().problem.clone());
+        all.extend(self.shared.heard.borrow().findings.clone());
         if let Some(drift) = self.shared.drift.get() {
             all.push(Finding {
                 code: "CLOCK".to_owned(),

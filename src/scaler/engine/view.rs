@@ -7,7 +7,7 @@ use crate::admin::scaling::PoolSignals;
 use crate::health::State;
 use crate::scale::Observed;
 use crate::scaler::fleet::Seen;
-use crate::scaler::{Found, InstanceId, Life, Usage};
+use crate::scaler::{Found, InstanceId, Life, PoolHeard, Usage};
 use crate::snapshot::{Intent, MemberReading, Pool, Replica};
 use crate::types::Address;
 
@@ -81,6 +81,23 @@ pub(super) fn between(before: &PoolSignals, after: &PoolSignals, span: f64) -> O
         complete: true,
         ..Observed::default()
     }
+}
+
+/// Adds what other proxies have seen of the same pool.
+pub(super) fn add(seen: &mut Observed, heard: PoolHeard) {
+    seen.arrivals += heard.arrivals;
+    seen.completions += heard.completions;
+    seen.held += heard.held;
+    seen.in_flight += heard.in_flight;
+    seen.queue += heard.queue;
+    seen.oldest_wait = seen.oldest_wait.max(heard.oldest_wait);
+    seen.saturated += heard.saturated;
+    seen.errors += heard.errors;
+    seen.sessions += heard.sessions;
+    seen.latency_p95 = match (seen.latency_p95, heard.latency_p95) {
+        (Some(one), Some(other)) => Some(one.max(other)),
+        (one, other) => one.or(other),
+    };
 }
 
 /// Means of what instances use, as shares of what they may; none where nobody can tell.

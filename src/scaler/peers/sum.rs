@@ -45,6 +45,8 @@ pub struct PoolHeard {
     pub sessions: f64,
     /// Requests in progress by upstream address.
     pub upstreams: BTreeMap<String, u64>,
+    /// Addresses of instances that are about to go, as whoever decides says.
+    pub leaving: Vec<String>,
 }
 
 /// Adds up what peers tell. Pure: it is told the time, in seconds that never go back.
@@ -214,6 +216,34 @@ impl PoolHeard {
         for (address, count) in &told.upstreams {
             *self.upstreams.entry(address.clone()).or_default() += count;
         }
+        self.leaving.extend(told.leaving.iter().cloned());
+    }
+
+    /// Takes in what was heard later: counts add up, what is so now replaces what was.
+    pub(in crate::scaler) fn renew(&mut self, later: PoolHeard) {
+        *self = PoolHeard {
+            arrivals: self.arrivals + later.arrivals,
+            completions: self.completions + later.completions,
+            held: self.held + later.held,
+            saturated: self.saturated + later.saturated,
+            errors: self.errors + later.errors,
+            oldest_wait: self.oldest_wait.max(later.oldest_wait),
+            ..later
+        };
+    }
+
+    /// Gives out the counts; what is so now stays.
+    pub(in crate::scaler) fn give(&mut self) -> PoolHeard {
+        let nothing = PoolHeard {
+            arrivals: 0.0,
+            completions: 0.0,
+            held: 0.0,
+            saturated: 0.0,
+            errors: 0.0,
+            oldest_wait: 0.0,
+            ..self.clone()
+        };
+        std::mem::replace(self, nothing)
     }
 }
 

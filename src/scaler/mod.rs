@@ -23,3 +23,4 @@ pub use http::HttpClient;
 pub use leader::{Alone, Election, ElectionError, FileLock, Standing, identity};
 pub use peers::{Heard, Peers, PoolHeard};
 pub use store::{Store, StoreError};
+pub use process::ProcessDriver;

@@ -271,7 +271,10 @@ fn what_cannot_be_started_is_refused_with_advice() {
 fn a_missing_image_is_pulled_while_the_instance_is_pending() {
     on_engine(&["pull"], async |engine| {
         let registry = Registry::start().await;
-        let driver = engine.driver("pull", |docker| (docker.image, docker.pull) = (registry.image.clone(), true));
+        let driver = engine.driver("pull", |docker| {
+            (docker.image, docker.pull) = (registry.image.clone(), true);
+            docker.command = vec!["/tail".into(), "-f".into(), "/dev/null".into()];
+        });
         for id in ["pull-1", "pull-2", "pull-3"] {
             driver.start(&order(id)).await.unwrap();
         }
@@ -290,7 +293,6 @@ fn a_missing_image_is_pulled_while_the_instance_is_pending() {
             let found = running(&driver, id).await;
             // Pulling is no part of starting.
             assert!(found.started.is_some_and(|at| at > opened), "{found:?}");
-            assert_eq!(answer_of(&found).await, "inside");
         }
         assert_eq!(engine.containers_of("pull").await.len(), 2);
         drop(driver);

@@ -80,36 +80,26 @@ fn socket() -> Option<PathBuf> {
 
 impl Engine {
     async fn at(socket: PathBuf, alone: bool) -> Self {
-        let share = File::create(std::env::temp_dir().join("tidegate-test-engine.lock")).expect("a lock file");
-        // The image has to be there before tests share.
-        share.lock().expect("a lock");
-        let engine = Engine { docker: docker(&socket), socket, _share: share };
-        engine.bring_image().await;
-        if !alone {
-            engine._share.lock_shared().expect("a lock");
-        }
-        engine
-    }
-
-    /// Imports our own program, and a few of the system's, with the libraries they need: nothing is fetched from anywhere.
-    async fn bring_image(&self) {
         // That of an earlier run may have another build in it.
         static BROUGHT: AtomicBool = AtomicBool::new(false);
-        if BROUGHT.load(Relaxed) {
-            return;
+        let share = File::create(std::env::temp_dir().join("tidegate-test-engine.lock")).expect("a lock file");
+        let docker = docker(&socket);
+        if alone || !BROUGHT.load(Relaxed) {
+            share.lock().expect("a lock");
+            // Another test may have done it meanwhile.
+            if !BROUGHT.load(Relaxed) {
+                bring_image(&docker).await;
+                BROUGHT.store(true, Relaxed);
+            }
         }
-        self.remove_image(IMAGE).await;
-        let options = CreateImageOptionsBuilder::default().from_src("-").repo("tidegate-test").tag("1").build();
-        let body = bollard::body_full(programs().into());
-        let mut answers = self.docker.create_image(Some(options), Some(body), None);
-        while let Some(answer) = answers.next().await {
-            answer.expect("the image is imported");
+        if !alone {
+            share.lock_shared().expect("a lock");
         }
-        BROUGHT.store(true, Relaxed);
+        Engine { socket, docker, _share: share }
     }
 
     pub async fn remove_image(&self, image: &str) {
-        self.docker.remove_image(image, None::<RemoveImageOptions>, None).await.ok();
+        remove_image(&self.docker, image).await;
     }
 
     /// A driver that makes the test backend, as `change` has it.
@@ -190,14 +180,32 @@ fn docker(socket: &Path) -> Docker {
         .expect("a client")
 }
 
-/// A root file system as a tar: `/tidegate`, `/tail` and `/sha256sum` with what they are linked to.
-fn programs() -> Vec<u8> {
+/// Imports our own program, and a few of the system's, with the libraries they need: nothing is fetched from anywhere.
+async fn bring_image(docker: &Docker) {
+    remove_image(docker, IMAGE).await;
+    let options = CreateImageOptionsBuilder::default().from_src("-").repo("tidegate-test").tag("1").build();
+    let ours = [PathBuf::from(env!("CARGO_BIN_EXE_tidegate")), system("tail"), system("sha256sum")];
+    let mut answers = docker.create_image(Some(options), Some(bollard::body_full(programs(&ours).into())), None);
+    while let Some(answer) = answers.next().await {
+        answer.expect("the image is imported");
+    }
+}
+
+async fn remove_image(docker: &Docker, image: &str) {
+    docker.remove_image(image, None::<RemoveImageOptions>, None).await.ok();
+}
+
+fn system(program: &str) -> PathBuf {
+    PathBuf::from("/usr/bin").join(program)
+}
+
+/// A root file system as a tar: the programs, in its topmost folder, with what they are linked to.
+fn programs(programs: &[PathBuf]) -> Vec<u8> {
     let root = tempfile::tempdir().expect("a temporary folder");
-    let system = |name: &str| PathBuf::from("/usr/bin").join(name);
-    for program in [PathBuf::from(env!("CARGO_BIN_EXE_tidegate")), system("tail"), system("sha256sum")] {
+    for program in programs {
         let name = program.file_name().expect("a program has a name");
-        std::fs::copy(&program, root.path().join(name)).expect("the program is copied");
-        let linked = Command::new("ldd").arg(&program).output().expect("ldd runs");
+        std::fs::copy(program, root.path().join(name)).expect("the program is copied");
+        let linked = Command::new("ldd").arg(program).output().expect("ldd runs");
         for word in String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
             let to = root.path().join(&word[1..]);
             std::fs::create_dir_all(to.parent().expect("a folder")).expect("a folder is made");

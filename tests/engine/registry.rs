@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// A registry with one image of one layer, which it gives away once [`Registry::open`] has been called.
+/// A registry with one image of one layer, in which there is `/tail`; it gives the layer away once [`Registry::open`] has been called.
 ///
 /// **Source**: OCI distribution specification, and image manifest version 2, schema 2.
 pub struct Registry {
@@ -42,9 +42,8 @@ struct Content {
 }
 
 impl Content {
-    /// A layer with nothing but `/tail`'s libraries would not run: it has the same programs as the test's other image.
     fn new() -> Self {
-        let layer = super::programs();
+        let layer = super::programs(&[super::system("tail")]);
         let config = serde_json::json!({
             "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux", "config": {},
             "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] }

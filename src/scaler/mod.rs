@@ -3,15 +3,21 @@
 //! It never sees a request: it reads numbers, asks drivers, and tells control which upstreams there are.
 
 mod driver;
+mod exec;
 mod external;
+mod hook;
 mod http;
 mod leader;
 mod peers;
 mod store;
+mod webhook;
 
 pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};
+pub use exec::{Exec, Program};
 pub use external::External;
+pub use hook::{Carrier, Hook};
 pub use http::HttpClient;
-pub use leader::{Alone, Election, ElectionError, FileLock, Standing, identity};
+pub use leader::{Alone, Election, ElectionError, FileLock, RedisLock, Standing, identity};
 pub use peers::{Heard, Peers, PoolHeard};
 pub use store::{Store, StoreError};
+pub use webhook::{Post, Webhook};

@@ -8,6 +8,9 @@ mod driver;
 pub(crate) mod engine;
 mod external;
 pub mod fleet;
+mod exec;
+mod external;
+mod hook;
 mod http;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
@@ -15,12 +18,16 @@ pub mod leader;
 mod peers;
 pub mod process;
 mod store;
+mod webhook;
 
 pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};
+pub use exec::{Exec, Program};
 pub use external::External;
 pub use fleet::{Fleet, FleetSettings};
+pub use hook::{Carrier, Hook};
 pub use http::HttpClient;
-pub use leader::{Alone, Election, ElectionError, FileLock, Standing, identity};
+pub use leader::{Alone, Election, ElectionError, FileLock, RedisLock, Standing, identity};
 pub use peers::{Heard, Peers, PoolHeard};
 pub use store::{Store, StoreError};
 pub use process::ProcessDriver;
+pub use webhook::{Post, Webhook};

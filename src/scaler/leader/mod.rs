@@ -6,9 +6,11 @@
 //! Why not a protocol of our own among the proxies: a majority needs three of them, and people run two.
 
 mod file;
+mod redis;
 
 use futures_util::future::LocalBoxFuture;
 
+pub use self::redis::RedisLock;
 pub use file::FileLock;
 
 /// Who decides, among several proxies of the same pools.

@@ -3,6 +3,7 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::scaling::Finding;
 use crate::types::Address;
 
 /// Makes and removes the instances of one pool. Each call is one conversation with whatever really makes them.
@@ -60,6 +61,22 @@ pub trait Driver {
     /// What instances use now; those that it cannot tell of are not there.
     fn usage(&self) -> LocalBoxFuture<'_, Result<Vec<(InstanceId, Usage)>, DriverError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Where the pool's other members are, as configured or found by name: what somebody else has made is known by that.
+    fn discovered(&self, addresses: Vec<Address>) {
+        let _ = addresses;
+    }
+
+    /// What the last process has asked for, right after a start: whoever has to be asked what there is is asked under the same decision.
+    fn resume(&self, request: ScaleRequest) {
+        let _ = request;
+    }
+
+    /// What was asked for and has not come about in time; `now` in seconds since 1970.
+    fn diverging(&self, now: f64) -> Option<Finding> {
+        let _ = now;
+        None
     }
 
     /// Ready when something may have changed, so that [`Driver::list`] is worth calling before its time. May never be.

@@ -302,6 +302,18 @@ impl<C: Carrier> Driver for Hook<C> {
         self.carrier.kind()
     }
 
+    fn discovered(&self, addresses: Vec<Address>) {
+        Hook::discovered(self, addresses);
+    }
+
+    fn resume(&self, request: ScaleRequest) {
+        Hook::resume(self, request);
+    }
+
+    fn diverging(&self, now: f64) -> Option<Finding> {
+        Hook::diverging(self, now)
+    }
+
     fn by_count(&self) -> bool {
         true
     }

@@ -9,7 +9,6 @@ pub(crate) mod engine;
 mod external;
 pub mod fleet;
 mod exec;
-mod external;
 mod hook;
 mod http;
 #[cfg(feature = "kubernetes")]

@@ -5,8 +5,9 @@ use futures_util::future::LocalBoxFuture;
 use super::shared::Shared;
 use crate::config::model::{self, Leader};
 use crate::scale::LeaderKind;
-use crate::scaler::{Alone, Driver, DriverError, Election, ElectionError, ErrorKind, External, FileLock, Standing};
-use crate::types::Address;
+use crate::scaler::{
+    Alone, Driver, DriverError, Election, ElectionError, ErrorKind, Exec, External, FileLock, ProcessDriver, RedisLock, Standing, Webhook,
+};
 
 /// A pool's driver, made of its configuration.
 pub(super) struct Built {
@@ -20,6 +21,7 @@ pub(super) struct Built {
     pub(super) is_local: bool,
     /// Signals from elsewhere.
     pub(super) external: External,
+    process: Option<Rc<ProcessDriver>>,
 }
 
 /// A pool's further signals: they are asked for anew only where they have changed.
@@ -49,6 +51,17 @@ pub(super) fn part(pool: &model::Pool) -> impl PartialEq + use<> {
 
 /// Builds the driver that a pool's scaler names.
 pub(super) fn driver(name: &str, pool: &model::Pool, shared: &Shared) -> Built {
+    if let Some(process) = pool.scaler.as_ref().and_then(|scaler| scaler.process.as_ref()) {
+        let driver = Rc::new(ProcessDriver::new(name, process, &shared.folder.borrow(), &shared.owner()));
+        return Built {
+            kind: "process",
+            driver: Some(driver.clone()),
+            problem: None,
+            is_local: true,
+            external: external(pool, shared),
+            process: Some(driver),
+        };
+    }
     let (kind, is_local, made) = make(name, pool, shared);
     let (driver, problem) = match made {
         Ok(driver) => (Some(driver), None),
@@ -57,13 +70,19 @@ pub(super) fn driver(name: &str, pool: &model::Pool, shared: &Shared) -> Built {
             (None, Some(error))
         }
     };
-    Built { kind, driver, problem, is_local, external: external(pool, shared) }
+    Built { kind, driver, problem, is_local, external: external(pool, shared), process: None }
 }
 
 type Made = Result<Rc<dyn Driver>, DriverError>;
 
 fn make(name: &str, pool: &model::Pool, shared: &Shared) -> (&'static str, bool, Made) {
     let Some(scaler) = &pool.scaler else { return ("none", true, Err(missing("no scaler is configured"))) };
+    if let Some(webhook) = &scaler.webhook {
+        return ("webhook", false, Ok(Rc::new(Webhook::new(name, webhook, &shared.http))));
+    }
+    if let Some(exec) = &scaler.exec {
+        return ("exec", false, Ok(Rc::new(Exec::new(name, exec))));
+    }
     if let Some(docker) = &scaler.docker {
         return ("docker", true, docker_driver(name, docker, shared));
     }
@@ -103,9 +122,13 @@ fn missing(what: &str) -> DriverError {
 }
 
 impl Built {
-    /// Where the pool's other members are, for drivers that others make instances for.
-    pub(super) fn discovered(&self, addresses: Vec<Address>) {
-        let _ = addresses;
+    /// Becomes what another configuration of the pool says. Processes stay their parent's.
+    pub(super) fn become_that_of(&mut self, name: &str, pool: &model::Pool, shared: &Shared) {
+        let settings = pool.scaler.as_ref().and_then(|scaler| scaler.process.as_ref());
+        match (&self.process, settings) {
+            (Some(driver), Some(settings)) => driver.configure(settings),
+            _ => *self = driver(name, pool, shared),
+        }
     }
 }
 
@@ -117,7 +140,10 @@ pub(super) fn election(settings: &Leader, identity: &str) -> Box<dyn Election> {
             Some(file) => Box::new(FileLock::new(file.clone(), identity.to_owned())),
             None => Box::new(Impossible("`leader.file` is missing")),
         },
-        LeaderKind::Redis => Box::new(Impossible("")),
+        LeaderKind::Redis => match &settings.redis {
+            Some(url) => Box::new(RedisLock::new(url, &settings.name, identity.to_owned(), settings.lease)),
+            None => Box::new(Impossible("`leader.redis` is missing")),
+        },
         LeaderKind::Kubernetes => lease(settings, identity),
     }
 }

@@ -18,7 +18,7 @@ use crate::admin::scaling::{AskError, Finding, PoolScaler, PoolSignals, Record};
 use crate::config::model::{self, Config, MaxConcurrency};
 use crate::scale::{Decision, LeaderKind, Mode, Observed, Phase, Settings, State, decide};
 use crate::scaler::fleet::{Action, Fleet, FleetSettings, Input, Plan, Saved as FleetSaved};
-use crate::scaler::{DriverError, ErrorKind, Found, InstanceId, Life, Usage};
+use crate::scaler::{DriverError, ErrorKind, Found, InstanceId, Life, ScaleRequest, Usage};
 use crate::snapshot::{Intent, MemberReading, Pool, Replica};
 use crate::types::Clock;
 
@@ -310,7 +310,7 @@ impl PoolEngine {
         if before.map(|pool| &pool.scaler) != Some(&pool.scaler) {
             tracing::info!(pool = %self.name, "the scaler has another configuration");
             if before.map(build::part) != Some(build::part(pool)) {
-                self.built = build::driver(&self.name, pool, &self.shared);
+                self.built.become_that_of(&self.name, pool, &self.shared);
                 self.trouble.clear();
                 self.listed = 0.0;
             } else if before.map(build::signals) != Some(build::signals(pool)) {
@@ -337,7 +337,7 @@ impl PoolEngine {
         self.listed = now;
         if let Some(pool) = &self.pool {
             let members = pool.members.iter().filter(|member| member.replica.is_none());
-            self.built.discovered(members.filter_map(|member| member.upstream.address.parse().ok()).collect());
+            driver.discovered(members.filter_map(|member| member.upstream.address.parse().ok()).collect());
         }
         match bounded("list", driver.list()).await {
             Ok(found) => {
@@ -397,6 +397,18 @@ impl PoolEngine {
         self.fleet = Fleet::restore(&self.name, saved.fleet, settings);
         self.tally = saved.tally;
         (self.paused_until, self.set) = (saved.paused_until, saved.set);
+        let last = self.shared.store.borrow().as_ref().and_then(|store| store.history(&self.name, None, None, 1, false).records.pop());
+        if let (Some(driver), Some(record)) = (&self.built.driver, last) {
+            driver.resume(ScaleRequest {
+                desired: record.decision.desired,
+                current: record.decision.current,
+                decision: record.id.clone(),
+                generation: self.shared.role.borrow().standing.generation,
+                reason: record.decision.reason.clone(),
+                victims: Vec::new(),
+            });
+            self.last_change = Some(record);
+        }
     }
 
     /// What is observed, decided and written down.

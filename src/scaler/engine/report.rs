@@ -191,6 +191,7 @@ impl PoolEngine {
         }
         let external = self.built.external.findings().into_iter();
         all.extend(external.map(|finding| Finding { pool: Some(self.name.to_string()), ..finding }));
+        all.extend(self.built.driver.iter().filter_map(|driver| driver.diverging(now)));
         all.extend(self.of_the_number(now));
         if !self.leads() {
             let role = self.shared.role.borrow();

@@ -61,5 +61,9 @@ pub(super) fn trend(past: &Past, scale: f64, ahead: f64) -> f64 {
     if slope <= 0.0 || slope / error <= SIGNIFICANT {
         return 0.0;
     }
+    // What jumped half a minute ago and has been level since is no trend: the last of the parts must rise as well.
+    let recent = (rates[PARTS - 1] - rates[PARTS - 2]) / part;
+    let noise = (2.0 * rates[PARTS - 1].max(0.5) / part).sqrt() / part;
+    let slope = slope.min(recent + noise).max(0.0);
     slope * (1.0 - DAMPING.powf(ahead)) / (1.0 - DAMPING)
 }

@@ -5,6 +5,7 @@ mod forecast;
 mod hold;
 mod knee;
 mod past;
+mod period;
 mod season;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use self::error::Errors;
 use self::hold::Hold;
 use self::knee::Knee;
 use self::past::{Past, Slice};
+use self::period::Periods;
 use self::season::Season;
 use super::{Capacity, Observed, Phase, Settings, Terms};
 
@@ -34,6 +36,7 @@ pub(super) struct Model {
     hold: Hold,
     knee: Knee,
     seasons: Vec<Season>,
+    periods: Periods,
     starts: VecDeque<f32>,
     /// When a request last waited for long, by `clock`.
     waited: Option<f64>,
@@ -82,6 +85,7 @@ impl Model {
     /// No step down before so many seconds were looked at without a gap.
     const WHOLE: f64 = 30.0;
     const STARTS: usize = 20;
+    const YOUNG: f64 = 600.0;
 
     /// Takes in what was seen and says what the load asks for, between `settings.min` and `settings.max`.
     pub(super) fn step(&mut self, seen: &Observed, settings: &Settings, now: f64) -> Proposal {
@@ -100,11 +104,12 @@ impl Model {
         let mut reason = if up > steady { "backlog" } else { base };
         let loose = bounds(count(slots * (1.0 + settings.down.tolerance.clamp(0.0, 1.0))) + extra);
 
-        if settings.hold.regret && steady > current {
-            self.hold.need_back(self.clock, steady, current);
-        }
-        terms.hold = self.hold.length(self.clock, lead, &settings.hold);
-        self.hold.look(self.clock, loose, current, &settings.hold);
+        // Who has only just begun to look keeps twice as long.
+        let young = 2.0 - (self.clock / Self::YOUNG).min(1.0);
+        let least = young * settings.hold.min.max(settings.hold.leads * lead);
+        let expected = matches!(base, "season" | "period");
+        self.hold.look(self.clock, loose, if expected { loose } else { current }, least, &settings.hold);
+        terms.hold = self.hold.length(self.clock, least, &settings.hold);
         let mut floor = up.max(self.hold.most(self.clock, terms.hold));
         let mut soon = up.max(self.hold.most(self.clock, (terms.hold / 3.0).min(15.0)));
         if settings.min == 0 {
@@ -256,7 +261,8 @@ impl Model {
         let grown = if settings.trend { forecast::trend(&self.past, scale, terms.lead + 1.0) } else { 0.0 };
         let calm = (level.rate + grown).min(level.rate * 3.0 + 5.0);
         let season = self.season(look, settings, now, terms.lead, level.base);
-        let rate = calm.max(season);
+        let (periodic, period) = self.periodic(look, settings, now, terms.lead);
+        let rate = calm.max(season).max(periodic);
 
         let flying = self.past.last(5.0).mean_in_flight();
         let flying = if terms.learned { flying.min(look.ready * capacity) } else { flying };
@@ -267,7 +273,7 @@ impl Model {
         if look.complete && measured.is_some() {
             self.errors.note(self.clock, real, forecast, terms.lead.round() + 1.0);
         }
-        terms.error = settings.headroom.quantile.map_or(0.0, |share| self.errors.quantile(share));
+        terms.error = settings.headroom.quantile.map_or(0.0, |share| self.errors.quantile(share, forecast));
         terms.staffing = beta * (forecast + terms.error).max(0.25).sqrt();
         terms.slots = forecast + terms.error + terms.staffing;
         terms.rate = level.rate;
@@ -276,12 +282,15 @@ impl Model {
         terms.service_time = service_time;
         terms.level = here;
         terms.trend = (calm - level.rate) * service_time;
-        terms.season = season * service_time;
+        terms.season = season.max(periodic) * service_time;
+        terms.period = period;
         terms.forecast = forecast;
         if measured.is_some() && (look.queue > 0.0 || here > look.ready * capacity) {
             terms.backlog = backlog(look, here, capacity, beta, terms);
         }
-        let reason = if season > calm {
+        let reason = if periodic > calm.max(season) {
+            "period"
+        } else if season > calm {
             "season"
         } else if terms.trend > 0.0 {
             "trend"
@@ -289,6 +298,17 @@ impl Model {
             "level"
         };
         (terms.slots, reason)
+    }
+
+    /// The rate that a period found in the load asks for, and that period.
+    fn periodic(&mut self, look: &Look, settings: &Settings, now: f64, lead: f64) -> (f64, f64) {
+        if !settings.periods {
+            return (0.0, 0.0);
+        }
+        if look.complete {
+            self.periods.note(now, look.slice.arrivals, look.slice.span);
+        }
+        self.periods.floor(lead + 3.0).unwrap_or_default()
     }
 
     fn season(&mut self, look: &Look, settings: &Settings, now: f64, lead: f64, base: f64) -> f64 {

@@ -33,7 +33,7 @@ pub(super) use wish::{Wishes, wishes};
 /// **Bounds**: an hour of wishes and steps, and one entry for each policy and schedule there is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Memory {
+pub(super) struct Memory {
     /// How many were wanted last.
     size: Option<u32>,
     /// When that was.

@@ -162,7 +162,10 @@ async fn a_waiting_upload_is_not_read_beyond_its_buffers_and_arrives_whole() {
     let holder = ask(&proxy.client(), "/holder");
     a.has_taken(1).await;
     let mut upload = tokio::net::TcpStream::connect(proxy.address("web")).await.unwrap();
-    upload.write_all(format!("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes()).await.unwrap();
+    upload
+        .write_all(format!("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     waiting(&proxy, 1).await;
     let piece = vec![7u8; 64 << 10];
     let mut taken = 0;
@@ -342,7 +345,9 @@ async fn when_the_last_upstream_goes_nobody_waits_for_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bound_that_is_learned_comes_with_the_replicas() {
     let (a, b) = (gate("a").await, gate("b").await);
-    let text = format!("{WEB}[pool.app]\nmax_concurrency = \"learn\"\nscaler = {{ exec = {{ command = [\"true\"] }}, mode = \"off\" }}\n");
+    let text = format!(
+        "{WEB}[pool.app]\nmax_concurrency = \"learn\"\nscaler = {{ exec = {{ command = [\"true\"] }}, mode = \"off\" }}\n"
+    );
     let proxy = proxy(&text).start().await;
     let handle = proxy.running().handle().clone();
     let name: Arc<str> = "app".into();
@@ -427,10 +432,8 @@ async fn a_replica_drains_for_its_sessions_and_can_be_called_back() {
     proxy.operate("app", &a.address(), "maintenance").await;
     handle.replicas(&name, set(Intent::Serve), None);
     handle.replicas(&name, set(Intent::Cordon), None);
-    until("the wish has arrived", async || {
-        app(&proxy).members.iter().any(|member| member.cordoned).then_some(())
-    })
-    .await;
+    until("the wish has arrived", async || app(&proxy).members.iter().any(|member| member.cordoned).then_some(()))
+        .await;
     assert_eq!(proxy.upstream("app", &a.address()).await.unwrap().state.word(), "maintenance");
     // Sessions that may not come back do not hold it.
     proxy.operate("app", &a.address(), "ready").await;

@@ -272,7 +272,8 @@ impl Attempts<'_> {
             Miss::Full => self.turned_away(life, exchange, Refusal::UpstreamsFull, self.next_free()),
             Miss::Unfit => {
                 let eta = pool.kept.queue.eta().map(|eta| eta.since(now));
-                let usual = || Some(pool.settings.scaler.as_ref()?.sleep.wake_timeout).filter(|_| wakes(&pool.settings));
+                let usual =
+                    || Some(pool.settings.scaler.as_ref()?.sleep.wake_timeout).filter(|_| wakes(&pool.settings));
                 self.turned_away(life, exchange, Refusal::NoUpstream, eta.or_else(usual))
             }
         }
@@ -285,13 +286,7 @@ impl Attempts<'_> {
         self.turned_away(life, exchange, refusal, pool.kept.queue.patience(now).or(usual))
     }
 
-    fn turned_away(
-        &self,
-        life: &mut Life,
-        exchange: &Exchange,
-        refusal: Refusal,
-        after: Option<Duration>,
-    ) -> Refused {
+    fn turned_away(&self, life: &mut Life, exchange: &Exchange, refusal: Refusal, after: Option<Duration>) -> Refused {
         // Where an earlier attempt failed, its failure is the reason that matters.
         if let Some(earlier) = life.refusal.take() {
             return earlier.into();

@@ -106,13 +106,7 @@ impl Line {
     }
 
     /// Takes a place. The answer has a turn where nobody is in front whom it would overtake.
-    pub(super) fn join(
-        &mut self,
-        class: Class,
-        shared: bool,
-        now: Moment,
-        woken: &mut Woken,
-    ) -> (u64, Option<Turn>) {
+    pub(super) fn join(&mut self, class: Class, shared: bool, now: Moment, woken: &mut Woken) -> (u64, Option<Turn>) {
         let place = if class == Class::Again { self.again } else { NEW + self.end };
         match class {
             Class::Again => self.again += 1,

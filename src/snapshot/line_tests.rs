@@ -75,9 +75,7 @@ impl World {
     fn usable(&self, waiter: &Waiter) -> impl Iterator<Item = u64> {
         let one = |identity: &u64| match waiter.class {
             Class::Only(only) => *identity == only,
-            Class::Any | Class::Again => {
-                !self.upstreams[*identity as usize].drains && !waiter.tried.contains(identity)
-            }
+            Class::Any | Class::Again => !self.upstreams[*identity as usize].drains && !waiter.tried.contains(identity),
         };
         (0..UPSTREAMS).filter(one).collect::<Vec<_>>().into_iter()
     }

@@ -129,7 +129,9 @@ pub(super) fn pick(
     let admitted = |member| Slot::admitted(view, index, member, worker.lane, now);
     if let Some(member) = stuck(pool, choice, now) {
         let entered = if tried.contains(&member) { Err(NoPick::Empty) } else { pool.table.enter(member) };
-        if entered.is_ok() && let Some(slot) = admitted(member) {
+        if entered.is_ok()
+            && let Some(slot) = admitted(member)
+        {
             lane.stuck.up();
             return Ok(slot);
         }

@@ -17,6 +17,12 @@ pub enum Class {
     Only(u64),
 }
 
+impl Class {
+    fn can_use(self, identity: u64) -> bool {
+        !matches!(self, Class::Only(only) if only != identity)
+    }
+}
+
 /// Upstreams, by identity, that others who came earlier are stuck to and wait for.
 pub type Reserved = SmallVec<[u64; 4]>;
 
@@ -55,6 +61,8 @@ pub(super) struct Line {
     looking: Option<u64>,
     /// Something has changed since that began.
     look_again: bool,
+    /// Calls that came while everybody who could use them had been called already: whoever joins behind those has them.
+    spare: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -98,7 +106,7 @@ impl Line {
     }
 
     /// Takes a place. The answer has a turn where nobody is in front whom it would overtake.
-    pub(super) fn join(&mut self, class: Class, shared: bool, now: Moment) -> (u64, Option<Turn>) {
+    pub(super) fn join(&mut self, class: Class, shared: bool, now: Moment, woken: &mut Woken) -> (u64, Option<Turn>) {
         let place = if class == Class::Again { self.again } else { NEW + self.end };
         match class {
             Class::Again => self.again += 1,
@@ -107,6 +115,10 @@ impl Line {
         self.waiters.insert(place, Waiter { class, since: now, slot: None, look: false });
         self.enlist(place, class);
         let turn = self.may_try(place, class, shared);
+        if !turn && let Some(index) = self.spare.iter().position(|identity| class.can_use(*identity)) {
+            let identity = self.spare.swap_remove(index);
+            self.call(identity, woken);
+        }
         (place, turn.then(|| Turn { slot: None, look: false, take: true, reserved: self.reserved(place, class) }))
     }
 
@@ -155,11 +167,16 @@ impl Line {
 
     fn call_from(&mut self, from: u64, identity: u64, classes: &[Class], woken: &mut Woken) {
         let first = |class: &Class| Some((*self.classes.get(class)?.quiet.range(from..).next()?, *class));
-        let Some((place, class)) = classes.iter().filter_map(first).min_by_key(|(place, _)| *place) else { return };
-        if let (Some(places), Some(waiter)) = (self.classes.get_mut(&class), self.waiters.get_mut(&place)) {
-            places.quiet.remove(&place);
-            waiter.slot = Some(identity);
-            woken.push(place);
+        match classes.iter().filter_map(first).min_by_key(|(place, _)| *place) {
+            Some((place, class)) => {
+                if let (Some(places), Some(waiter)) = (self.classes.get_mut(&class), self.waiters.get_mut(&place)) {
+                    places.quiet.remove(&place);
+                    waiter.slot = Some(identity);
+                    woken.push(place);
+                }
+            }
+            None if !self.waiters.is_empty() => self.spare.push(identity),
+            None => {}
         }
     }
 
@@ -249,6 +266,7 @@ impl Line {
         self.looked(place, look, woken);
         if self.waiters.is_empty() {
             (self.looking, self.look_again) = (None, false);
+            self.spare.clear();
         }
     }
 }

@@ -9,7 +9,11 @@
 
 mod flow;
 mod line;
+#[cfg(test)]
+mod line_tests;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod readings;
 mod replica;
 mod sticky;

@@ -175,16 +175,17 @@ impl Ticket {
         now: Moment,
     ) -> Result<Ticket, QueueFull> {
         let queue = &kept.queue;
-        let mut inner = queue.lock();
-        if inner.line.len() >= size {
-            return Err(QueueFull);
-        }
-        if inner.line.len() == 0 {
-            inner.flow.begins(now);
-        }
-        let (place, turn) = inner.line.join(class, shared, now);
-        queue.waiting.fetch_add(1, Ordering::SeqCst);
-        drop(inner);
+        let joined = queue.change(|inner, woken| {
+            let waiting = inner.line.len();
+            if waiting == 0 {
+                inner.flow.begins(now);
+            }
+            (waiting < size).then(|| {
+                queue.waiting.fetch_add(1, Ordering::SeqCst);
+                inner.line.join(class, shared, now, woken)
+            })
+        });
+        let (place, turn) = joined.ok_or(QueueFull)?;
         // Pairs with `freed`: what is looked at from here on is as new as the count that was just changed.
         fence(Ordering::SeqCst);
         Ok(Ticket { kept: kept.clone(), place, class, turn, served: None })

@@ -142,6 +142,7 @@ fn every_metric_of_the_table_is_on_a_full_page_and_no_other() {
     let (upstream, limit) = (registry.upstream("p", "u"), registry.limit("r", 0));
     route.at(Lane::worker(0)).finished(200, Duration::ZERO, 0, 0);
     upstream.at(Lane::worker(0)).latency.record(Duration::ZERO);
+    pool.at(Lane::worker(0)).served_after(Duration::ZERO);
     upstream.control.set_circuit(Some(Phase::Closed));
     let page = registry.page();
     let found: BTreeSet<&str> =

@@ -18,6 +18,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)] // Every test file takes what it needs of this.
 
 mod client;
+mod gate;
 mod proxy;
 mod script;
 mod tls;
@@ -27,6 +28,7 @@ mod wire;
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Call, Client, Opened, client};
+pub use gate::{Gate, free_address, gate, gate_on};
 pub use proxy::{Addressed, Finished, Proxy, ProxyBuilder, proxy, tidegate};
 pub use script::{Script, Scripted, scripted};
 pub use tls::{Authority, Shown, Signed, handshake};

@@ -8,3 +8,4 @@ pub mod process;
 
 pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};
 pub use fleet::{Fleet, FleetSettings};
+pub use process::ProcessDriver;

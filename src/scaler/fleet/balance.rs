@@ -51,8 +51,9 @@ impl Fleet {
         if due.is_empty() || leaving || !input.may_stop || base == 0 {
             return 0;
         }
-        // A start of the old build is no use, and nobody waits for it.
-        if let Some(at) = due.iter().copied().find(|at| self.saved.members[*at].is_unproved()) {
+        // A start of the old build is no use, and nobody waits for it. By count nobody can be stopped without the number falling.
+        let one_by_one = !self.settings.by_count;
+        if let Some(at) = due.iter().copied().find(|at| one_by_one && self.saved.members[*at].is_unproved()) {
             let why = self.is_due(&self.saved.members[at], now).unwrap_or_default();
             self.release(at, why, now, actions);
             return 0;

@@ -84,7 +84,7 @@ impl Fleet {
     }
 
     /// The wait after so many failures in a row, with some chance in it so that many do not come back at once.
-    fn delay(&mut self, attempts: u32) -> f64 {
+    pub(super) fn delay(&mut self, attempts: u32) -> f64 {
         let doubled = self.settings.backoff * 2f64.powi(attempts.saturating_sub(1).min(30) as i32);
         let jitter = 0.75 + 0.5 * self.roll();
         (doubled * jitter).min(self.settings.max_backoff)

@@ -128,7 +128,7 @@ impl Fleet {
             add("OTHER_SCALER", "critical", trouble.other.clone(), &trouble.other_advice);
         }
         let named = |stage: Stage, after: f64| -> Vec<&str> {
-            let late = self.saved.members.iter().filter(|member| member.stage == stage && now - member.since > after);
+            let late = self.saved.members.iter().filter(|member| member.stage == stage && now - member.since >= after);
             late.map(|member| member.id.as_str()).collect()
         };
         let orphans = named(Stage::Orphan, 0.0);

@@ -91,6 +91,14 @@ impl Fleet {
         if stuck && now - member.since > settings.unhealthy_for {
             return Some(format!("unhealthy for {:.0} s: {}", now - member.since, member.why));
         }
+        let deadline = self.start_deadline();
+        if settings.by_count
+            && member.stage == Stage::Probing
+            && member.is_unproved()
+            && now - member.awaited > deadline
+        {
+            return Some(format!("no good health check within {deadline:.0} s (last: {})", member.why));
+        }
         if let Some(most) = settings.max_age.filter(|most| member.proved.is_some() && now - member.ordered > *most) {
             return Some(format!("it is older than {most:.0} s"));
         }

@@ -159,7 +159,7 @@ async fn a_server_is_started_serves_and_is_stopped() {
     assert!(usage.memory.is_some_and(|bytes| bytes > 1 << 20), "{usage:?}");
     driver.stop(&"app-1".to_owned(), Duration::from_secs(10)).await.expect("stopped");
     assert_eq!(end(&driver).await, ("exit code 0".to_owned(), true));
-    assert_eq!(ground.living(), []);
+    assert_eq!(ground.living(), Vec::<i32>::new());
     driver.stop(&"app-1".to_owned(), Duration::ZERO).await.expect("cleared away");
     assert_eq!(driver.list().await, Ok(vec![]));
     assert_eq!(fs::read_dir(ground.records()).expect("the folder").count(), 0, "nothing is left behind");
@@ -217,7 +217,7 @@ async fn they_are_found_without_any_record() {
     soon("news of its end", change).await;
     let (how, asked) = end(&second).await;
     assert!(asked && how.contains("earlier Tidegate"), "{how}");
-    assert_eq!(ground.living(), []);
+    assert_eq!(ground.living(), Vec::<i32>::new());
 }
 
 #[tokio::test]
@@ -311,7 +311,7 @@ async fn whoever_ignores_the_signal_is_killed_after_its_grace() {
     let (how, asked) = end(&driver).await;
     assert!(asked && how.contains("within its grace"), "{how}");
     assert!(begun.elapsed() >= Duration::from_millis(500));
-    assert_eq!(ground.living(), []);
+    assert_eq!(ground.living(), Vec::<i32>::new());
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn a_stop_goes_on_after_a_restart() {
     let second = ground.driver(&settings);
     assert_eq!(only(&second).await.life, Life::Stopping);
     assert!(matches!(end(&second).await, (_, true)));
-    assert_eq!(ground.living(), []);
+    assert_eq!(ground.living(), Vec::<i32>::new());
 }
 
 #[tokio::test]
@@ -360,7 +360,7 @@ async fn the_whole_family_goes() {
             driver.stop(&"app-1".to_owned(), Duration::from_secs(1)).await.expect("stopped");
         }
         assert_eq!(end(&driver).await.1, !killed);
-        assert_eq!(ground.living(), []);
+        assert_eq!(ground.living(), Vec::<i32>::new());
         driver.stop(&"app-1".to_owned(), Duration::ZERO).await.expect("cleared away");
     }
 }
@@ -388,7 +388,7 @@ async fn what_cannot_be_started_says_what_to_do() {
     refused(&unwritable, "/nowhere/app-1.log cannot be opened", "output").await;
     let odd = model::Process { ports: Some("many".into()), ..ground.server() };
     refused(&odd, "`many` is no range", "18100-18199").await;
-    assert_eq!(ground.living(), []);
+    assert_eq!(ground.living(), Vec::<i32>::new());
 }
 
 #[tokio::test]
@@ -514,6 +514,7 @@ async fn memory_of_the_whole_group_counts() {
 
 #[tokio::test]
 async fn limits_are_enforced_where_cgroups_can_be_written() {
+    logged();
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     if !controllers.contains("memory") {
         println!(
@@ -538,10 +539,16 @@ async fn limits_are_enforced_where_cgroups_can_be_written() {
 async fn output_comes_into_our_log_and_stays_small() {
     logged();
     let ground = Ground::new();
-    let driver = ground.driver(&ground.script("echo 'hello from the instance'; head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo 'the end'; sleep 1000"));
+    let flood = "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo 'the end'; sleep 1000";
+    let script = format!("echo 'hello from the instance'; while [ ! -e \"$GO\" ]; do sleep 0.02; done; {flood}");
+    let mut settings = ground.script(&script);
+    let go = ground.folder.path().join("go");
+    settings.env.insert("GO".to_owned(), go.display().to_string());
+    let driver = ground.driver(&settings);
     driver.start(&order("app-1")).await.expect("started");
     driver.list().await.expect("a list");
     until("its first line is logged", async || logged().contains("hello from the instance").then_some(())).await;
+    fs::write(&go, "").expect("written");
     until("the flood is cut", async || logged().contains("bytes of output are skipped").then_some(())).await;
     until("its last line is logged", async || logged().contains("the end").then_some(())).await;
     let path = ground.records().join("app-1.out");

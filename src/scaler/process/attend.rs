@@ -47,7 +47,11 @@ impl End {
         let held = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok());
         // The number may have become somebody else's before it was held.
         let held = held.filter(|_| proc::stat(process.pid).is_some_and(|stat| stat.start == process.start));
-        let held = held.and_then(|held| AsyncFd::register_with_interest(held, Interest::READABLE).ok());
+        #[expect(
+            deprecated,
+            reason = "unsound for types that lie about their descriptor only; what replaces it is an unsafe function"
+        )]
+        let held = held.and_then(|held| AsyncFd::with_interest(held, Interest::READABLE).ok());
         held.map_or(End::Looked, End::Told)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::client::legacy::Client as Http;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -176,8 +176,18 @@ fn client(config: &Config, connect: Duration) -> kube::Result<Client> {
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(connect));
-    let https = config.rustls_https_connector_with_connector(http)?;
-    let client = Http::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build::<_, Body>(https);
+    // Without TLS nothing is trusted, and the system's certificates need not be read for it.
+    if config.cluster_url.scheme_str() == Some("http") {
+        return over(http, config);
+    }
+    over(config.rustls_https_connector_with_connector(http)?, config)
+}
+
+fn over<C>(connector: C, config: &Config) -> kube::Result<Client>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let client = Http::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build::<_, Body>(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)

@@ -1,7 +1,7 @@
 //! Leader election by a Lease of coordination.k8s.io/v1, with the meaning that client-go gives its fields.
 //!
 //! Clocks are never compared: a lease has run out when *we* have seen it unchanged for as long as it says. A leader counts from before it asked for its
-//! renewal, and stops leading at three quarters of the lease, so it has stopped before anybody else can begin.
+//! renewal, and is told that it leads only while it will ask again before nine tenths of the lease are over; so it has stopped before anybody else begins.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,11 @@ use super::problem::Doing;
 use super::{Bounds, DriverError};
 use crate::scaler::leader::{Election, ElectionError, Standing};
 
+/// The share of the lease after which nobody is to believe any more that we lead.
+const BELIEVED: f64 = 0.9;
+/// The share of the lease until which a failed renewal is forgiven: a third of it later we are asked again.
+const HELD: f64 = 0.55;
+
 /// A candidate for the leadership that a Lease gives.
 #[derive(Debug)]
 pub struct Lease {
@@ -28,8 +33,8 @@ pub struct Lease {
     length: Duration,
     /// What was seen last, and since when it has been so.
     observed: Option<Observed>,
-    /// Until when we lead, unless we renew; none while we do not.
-    leads_until: Option<Instant>,
+    /// When we began the campaign that gave us the leadership or renewed it; none while we do not lead.
+    renewed: Option<Instant>,
     /// The highest generation that was seen.
     generation: u64,
 }
@@ -46,38 +51,42 @@ impl Lease {
     /// **Units**: `length` is how long a leader that is not heard of stays leader; rounded up to whole seconds where others are told.
     pub fn new(access: Access, name: impl Into<String>, identity: impl Into<String>, length: Duration) -> Self {
         // A campaign is a read and a write, and may take half a lease.
-        let bounds = Bounds { connect: length / 4, call: length / 4, ..Bounds::default() };
+        let bounds = Bounds { connect: length / 5, call: length / 5, ..Bounds::default() };
         Lease {
             link: Link::new(access, bounds),
             name: name.into(),
             identity: identity.into(),
             length,
             observed: None,
-            leads_until: None,
+            renewed: None,
             generation: 0,
         }
     }
 
     async fn run(&mut self) -> Result<Standing, ElectionError> {
-        let now = Instant::now();
-        if self.leads_until.is_some_and(|until| until <= now) {
-            // We came too late, whatever kept us: somebody else may lead by now.
-            self.leads_until = None;
+        let begun = Instant::now();
+        let end = self.renewed.map(|renewed| renewed + self.length.mul_f64(BELIEVED));
+        if end.is_some_and(|end| end <= begun) {
+            // Somebody else may lead by now. Whoever asks is told before we try again.
+            self.renewed = None;
+            let what = format!("the leadership was not renewed for most of its {:?}", self.length);
+            let advice = "see what kept this process: the machine, or the API server; another proxy leads meanwhile";
+            return Err(ElectionError { what, advice: advice.to_owned() });
         }
-        let bound = self.leads_until.map_or(self.length / 2, |until| (until - now).min(self.length / 2));
-        let outcome = match tokio::time::timeout(bound, self.attempt(now)).await {
+        let bound = end.map_or(self.length / 2, |end| (end - begun).min(self.length / 2));
+        let outcome = match tokio::time::timeout(bound, self.attempt(begun)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(super::problem::too_slow("of the Lease", bound)),
         };
+        let can_wait = self.renewed.is_some_and(|renewed| renewed.elapsed() < self.length.mul_f64(HELD));
         match outcome {
             Ok(standing) => Ok(standing),
-            // One renewal may fail: the lease is long enough for three.
-            Err(error) if self.leads_until.is_some_and(|until| Instant::now() < until) => {
+            Err(error) if can_wait => {
                 tracing::warn!(lease = %self.name, "the leadership was not renewed, and is held for now: {error}");
                 Ok(self.standing(true))
             }
             Err(DriverError { what, advice, .. }) => {
-                self.leads_until = None;
+                self.renewed = None;
                 Err(ElectionError { what, advice })
             }
         }
@@ -101,7 +110,7 @@ impl Lease {
             let spec = record.spec.take().unwrap_or_default();
             self.observe(&spec);
             if !self.is_free(&spec) {
-                self.leads_until = None;
+                self.renewed = None;
                 return Ok(self.standing(false));
             }
             let claimed = self.claim(Some(&spec));
@@ -110,13 +119,13 @@ impl Lease {
                 return Ok(self.lead(claimed, begun));
             }
         }
-        self.leads_until = None;
+        self.renewed = None;
         Ok(self.standing(false))
     }
 
     fn lead(&mut self, spec: LeaseSpec, begun: Instant) -> Standing {
         self.observe(&spec);
-        self.leads_until = Some(begun + self.length.mul_f64(0.75));
+        self.renewed = Some(begun);
         self.standing(true)
     }
 
@@ -219,7 +228,7 @@ impl Election for Lease {
 
     fn resign(&mut self) -> LocalBoxFuture<'_, ()> {
         Box::pin(async {
-            if self.leads_until.take().is_none() {
+            if self.renewed.take().is_none() {
                 return;
             }
             let bound = self.length / 2;

@@ -14,9 +14,11 @@ mod http;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod leader;
+mod notify;
 mod peers;
 pub mod process;
 mod store;
+mod systemd;
 mod webhook;
 
 pub use driver::{Driver, DriverError, ErrorKind, Found, InstanceId, Life, Order, ScaleRequest, Usage, spec_hash};
@@ -26,7 +28,9 @@ pub use fleet::{Fleet, FleetSettings};
 pub use hook::{Carrier, Hook};
 pub use http::HttpClient;
 pub use leader::{Alone, Election, ElectionError, FileLock, RedisLock, Standing, identity};
+pub use notify::{Event, Notifier, Watch};
 pub use peers::{Heard, Peers, PoolHeard};
 pub use store::{Store, StoreError};
 pub use process::ProcessDriver;
+pub use systemd::Systemd;
 pub use webhook::{Post, Webhook};

@@ -75,6 +75,12 @@ impl Client {
         Ok((parse(&body)?, body))
     }
 
+    /// `GET` of any path that answers with a text.
+    pub(super) async fn text(&self, target: &str) -> Result<String, Failure> {
+        let (_, body) = self.ask(Method::GET, target, Some(PATIENCE)).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// `POST` of any path.
     pub(super) async fn order<T: DeserializeOwned>(&self, target: &str) -> Result<(T, Bytes), Failure> {
         let (_, body) = self.ask(Method::POST, target, Some(PATIENCE)).await?;

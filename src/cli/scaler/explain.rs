@@ -35,13 +35,8 @@ fn head(record: &Record, times: &Times) -> String {
         (true, false) => "applied",
         (false, false) => "told, not done (mode)",
     };
-    let mut out = format!(
-        "{} {}: {} -> {}, {done}\n",
-        record.pool,
-        times.clock(decision.at),
-        decision.current,
-        decision.desired
-    );
+    let mut out =
+        format!("{} {}: {} -> {}, {done}\n", record.pool, times.clock(decision.at), decision.current, decision.desired);
     let ago = span(times.now - decision.at);
     _ = writeln!(out, "  decision {}, {ago} ago, generation {}; why: {}", record.id, record.generation, {
         let reason = &decision.reason;
@@ -63,15 +58,9 @@ fn terms(out: &mut String, decision: &Decision) {
     };
     let (rate, service) = (short(terms.rate), seconds(terms.service_time));
     _ = writeln!(out, "  load      {} erl = {rate} requests/s x {service} each, {window}", short(terms.level));
-    _ = writeln!(
-        out,
-        "  trend     {} erl by the time a start is done ({})",
-        signed(terms.trend),
-        seconds(terms.lead)
-    );
+    _ = writeln!(out, "  trend     {} erl by the time a start is done ({})", signed(terms.trend), seconds(terms.lead));
     if terms.season > 0.0 || terms.period > 0.0 {
-        let period =
-            if terms.period > 0.0 { format!(", period {}", seconds(terms.period)) } else { String::new() };
+        let period = if terms.period > 0.0 { format!(", period {}", seconds(terms.period)) } else { String::new() };
         _ = writeln!(out, "  season    at least {} erl{period}", short(terms.season));
     }
     _ = writeln!(out, "  forecast  {} erl", short(terms.forecast));
@@ -210,7 +199,9 @@ fn meaning(limit: &Limit) -> (&'static str, &'static str) {
         "tolerance" => ("too small a difference to act on", "lower `tolerance`"),
         "step" => ("no step is larger", "raise `behavior.max_step_ratio`"),
         "budget" => ("too many changes in this hour, the larger size is held", "raise `max_changes_per_hour`"),
-        "hold" => ("too many are kept for a while, in case load returns", "shorten `hold` or take `profile = \"fast\"`"),
+        "hold" => {
+            ("too many are kept for a while, in case load returns", "shorten `hold` or take `profile = \"fast\"`")
+        }
         "queue" => ("nothing is removed while requests wait", "wait, or raise `max_concurrency`"),
         "incomplete" => ("nothing is removed while not everything can be seen", "see `tidegate scaler doctor`"),
         "start_failures" => ("nothing is added while starts fail", "see `tidegate scaler doctor`"),
@@ -297,7 +288,7 @@ mod tests {
 mcp 12:59:48: 7 -> 9, applied
   decision 01JXA, 12s ago, generation 3; why: trend
 
-  load      21.3 erl = 10.4 requests/s x 2.1s each, over 4s (a longer window is contradicted by 3.9 sigma)
+  load      21.3 erl = 10.4 requests/s x 2.05s each, over 4s (a longer window is contradicted by 3.9 sigma)
   trend     +2.8 erl by the time a start is done (2.1s)
   forecast  24.1 erl
   headroom  +2 slots for the forecast's own errors, +2.9 for chance (square root)
@@ -359,8 +350,20 @@ why not fewer than 7:
     #[test]
     fn every_limit_that_a_decision_names_has_words_of_its_own() {
         for name in [
-            "min", "max", "behavior", "stabilization", "tolerance", "step", "budget", "hold", "queue", "incomplete",
-            "start_failures", "freeze", "mode", "schedule",
+            "min",
+            "max",
+            "behavior",
+            "stabilization",
+            "tolerance",
+            "step",
+            "budget",
+            "hold",
+            "queue",
+            "incomplete",
+            "start_failures",
+            "freeze",
+            "mode",
+            "schedule",
         ] {
             let limit = Limit { name: name.to_owned(), from: 1, to: 2 };
             assert_ne!(meaning(&limit).0, "limited", "{name}");

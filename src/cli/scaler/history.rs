@@ -10,7 +10,8 @@ use crate::cli::status::table;
 pub(super) fn render(histories: &[History], effect: bool, times: &Times) -> String {
     let records = in_order(histories);
     if records.is_empty() {
-        return "nothing was changed in this time (--all shows what was decided, --since looks further back)\n".to_owned();
+        return "nothing was changed in this time (--all shows what was decided, --since looks further back)\n"
+            .to_owned();
     }
     let mut out = String::new();
     if effect {
@@ -205,7 +206,11 @@ there is more: ask for a shorter time with --since
         let text = csv(&histories);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4);
-        assert!(lines[1].starts_with("2026-11-26T11:00:00Z,mcp,01JXB,9,7,6,6,true,\"policy:a \"\"b\"\"\","), "{}", lines[1]);
+        assert!(
+            lines[1].starts_with("2026-11-26T11:00:00Z,mcp,01JXB,9,7,6,6,true,\"policy:a \"\"b\"\"\","),
+            "{}",
+            lines[1]
+        );
         assert!(lines[2].contains(",'=HYPERLINK(1),"), "{}", lines[2]);
         assert!(lines[2].ends_with(",2.2,0.18,0.004,0.42,0.4,0,0,verified,false"), "{}", lines[2]);
         let fields = |line: &str| line.matches(',').count();

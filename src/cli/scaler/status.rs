@@ -221,6 +221,7 @@ pub(super) fn seconds(seconds: f64) -> String {
         s if s < 0.0 => format!("-{}", self::seconds(-s)),
         s if s < 0.001 => format!("{}ms", number(s * 1e3)),
         s if s < 1.0 => format!("{:.0}ms", s * 1e3),
+        s if s < 10.0 => format!("{}s", number(s)),
         s if s < 60.0 => format!("{}s", trimmed(format!("{s:.1}"))),
         s => span(s),
     }
@@ -294,7 +295,10 @@ mcp-2     127.0.0.1:18101  draining    30s  1h 23m          1         1     -   
     #[test]
     fn numbers_have_the_digits_that_matter() {
         assert_eq!([0.0, 0.254, 4.0, 21.34, 1234.5, f64::NAN].map(short), ["0", "0.25", "4", "21.3", "1234", "-"]);
-        assert_eq!([0.0, 0.0004, 0.25, 2.1, 30.0, 185.0].map(seconds), ["0s", "0.4ms", "250ms", "2.1s", "30s", "3m 5s"]);
+        assert_eq!(
+            [0.0, 0.0004, 0.25, 2.1, 30.0, 185.0].map(seconds),
+            ["0s", "0.4ms", "250ms", "2.1s", "30s", "3m 5s"]
+        );
         assert_eq!([10, 66 << 20, 3 << 30].map(bytes), ["10 B", "66 MiB", "3 GiB"]);
     }
 }

@@ -22,6 +22,11 @@ impl Times {
         Times { now, zone: TimeZone::system() }
     }
 
+    /// The same zone at another time.
+    pub(super) fn at(&self, now: f64) -> Self {
+        Times { now, zone: self.zone.clone() }
+    }
+
     #[cfg(test)]
     pub(super) fn fixed(now: f64, zone: TimeZone) -> Self {
         Times { now, zone }

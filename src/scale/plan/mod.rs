@@ -68,14 +68,17 @@ impl Usage {
 pub fn usage(steps: &[Step]) -> Usage {
     let mut sum = Usage::default();
     for step in steps.iter().filter(|step| step.span > 0.0) {
-        let hours = step.span / 3600.0;
-        sum.hours += hours;
-        sum.instance_hours += step.fleet * hours;
+        sum.hours += step.span;
+        sum.instance_hours += step.fleet * step.span;
         if step.capacity > 0.0 {
-            sum.busy_hours += step.load / step.capacity * hours;
+            sum.busy_hours += step.load / step.capacity * step.span;
         }
         sum.largest = sum.largest.max(step.fleet);
         sum.peak = sum.peak.max(step.load);
+    }
+    // Summed as seconds, which are whole most of the time.
+    for seconds in [&mut sum.hours, &mut sum.instance_hours, &mut sum.busy_hours] {
+        *seconds /= 3600.0;
     }
     sum.fixed_hours = sum.largest.ceil() * sum.hours;
     sum

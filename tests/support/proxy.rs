@@ -288,6 +288,23 @@ impl Proxy {
         }
     }
 
+    /// Another process on the same folder, after this one has ended.
+    pub async fn again(self) -> Proxy {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.arg("run").arg(self.file()).stdin(Stdio::null()).stdout(Stdio::null());
+        let log = std::fs::File::options().append(true).open(self.folder.path().join("log")).expect("the log is there");
+        let child = command.stderr(log).spawn().expect("the program starts");
+        let mut this = self;
+        this.runs = Runs::Apart(child);
+        until("the process answers", async || {
+            this.assert_alive();
+            let answer = this.admin().get("/readyz").attempt().await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        this
+    }
+
     fn child(&mut self) -> &mut Child {
         match &mut self.runs {
             Runs::Apart(child) => child,

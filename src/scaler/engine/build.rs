@@ -6,7 +6,8 @@ use super::shared::Shared;
 use crate::config::model::{self, Leader};
 use crate::scale::LeaderKind;
 use crate::scaler::{
-    Alone, Driver, DriverError, Election, ElectionError, ErrorKind, Exec, External, FileLock, ProcessDriver, RedisLock, Standing, Webhook,
+    Alone, Driver, DriverError, Election, ElectionError, ErrorKind, Exec, External, FileLock, ProcessDriver, RedisLock, Standing, Systemd,
+    Webhook,
 };
 
 /// A pool's driver, made of its configuration.
@@ -82,6 +83,9 @@ fn make(name: &str, pool: &model::Pool, shared: &Shared) -> (&'static str, bool,
     }
     if let Some(exec) = &scaler.exec {
         return ("exec", false, Ok(Rc::new(Exec::new(name, exec))));
+    }
+    if let Some(systemd) = &scaler.systemd {
+        return ("systemd", true, Systemd::new(name, systemd).map(|driver| Rc::new(driver) as Rc<dyn Driver>));
     }
     if let Some(docker) = &scaler.docker {
         return ("docker", true, docker_driver(name, docker, shared));

@@ -145,7 +145,7 @@ impl PoolEngine {
     pub(super) fn new(name: Arc<str>, config: Arc<Config>, shared: Rc<Shared>) -> Option<Self> {
         let pool = config.pool.get(&*name)?;
         let fleet = Fleet::new(&name, FleetSettings::of(pool)?);
-        let settings = crate::config::scaler_settings(pool)?;
+        let settings = crate::config::settings(pool)?;
         let built = build::driver(&name, pool, &shared);
         Some(PoolEngine {
             name,
@@ -317,7 +317,7 @@ impl PoolEngine {
                 self.built.external = build::external(pool, &self.shared);
             }
         }
-        if let (Some(fleet), Some(settings)) = (FleetSettings::of(pool), crate::config::scaler_settings(pool)) {
+        if let (Some(fleet), Some(settings)) = (FleetSettings::of(pool), crate::config::settings(pool)) {
             self.fleet.adopt(fleet);
             self.settings = settings;
         }

@@ -62,6 +62,7 @@ impl PoolEngine {
             let (from, to, reason) = (decision.current, self.wanted.unwrap_or_default(), &decision.reason);
             tracing::info!(pool = %self.name, decision = %record.id, "scaling {from} → {to}: {reason}");
             self.ledger.begin(&record, self.settings.verify.window);
+            self.shared.stepped(&record);
             self.last_change = Some(record.clone());
         }
         if is_new || now - self.recorded >= RECORD_EVERY {

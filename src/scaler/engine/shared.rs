@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::clock::Wall;
-use crate::admin::scaling::{Finding, PoolScaler, PoolSignals, Signals};
+use crate::admin::scaling::{Finding, PoolScaler, PoolSignals, Record, Signals};
 use crate::config::model::Config;
-use crate::scaler::{Heard, HttpClient, PoolHeard, Standing, Store};
+use crate::scaler::notify::Event;
+use crate::scaler::{Heard, HttpClient, Notifier, PoolHeard, Standing, Store, Watch};
 use crate::snapshot::{Replica, Snapshot};
 use crate::telemetry::Registry;
 
@@ -45,6 +46,9 @@ pub(super) struct Shared {
     pub(super) free_memory: Cell<Option<u64>>,
     /// What webhooks, peers and external signals are asked with.
     pub(super) http: HttpClient,
+    /// What others are to be told of, and who tells them.
+    pub(super) watch: RefCell<Watch>,
+    pub(super) notifier: RefCell<Option<Notifier>>,
     /// How far the system's clock was found off, while that is worth telling.
     pub(super) drift: Cell<Option<f64>>,
 }
@@ -133,6 +137,25 @@ impl Shared {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let folder = crate::balance::stable_hash(self.folder.borrow().as_os_str().as_encoded_bytes());
         format!("{host}-{folder:08x}")
+    }
+
+    /// A step was taken: whoever wants to know of large and of flapping ones is told.
+    pub(super) fn stepped(&self, record: &Record) {
+        self.tell(self.watch.borrow_mut().decided(record));
+    }
+
+    /// These are all conditions now: whoever wants to know of them is told what has come and what has gone.
+    pub(super) fn conditions(&self, findings: &[Finding]) {
+        let now = self.now();
+        self.tell(self.watch.borrow_mut().conditions(now, findings));
+    }
+
+    fn tell(&self, events: Vec<Event>) {
+        if let Some(notifier) = &*self.notifier.borrow()
+            && !events.is_empty()
+        {
+            notifier.tell(events);
+        }
     }
 
     /// What this proxy has seen, for the other ones.

@@ -18,7 +18,7 @@ use super::{Call, Parts};
 use crate::admin::scaling::{Answer, Ask, AskError, Finding, Record, ScalerStatus};
 use crate::config::model::{Config, Leader};
 use crate::scale::LeaderKind;
-use crate::scaler::{Election, Heard, HttpClient, Peers, Store, StoreError, identity};
+use crate::scaler::{Election, Heard, HttpClient, Notifier, Peers, Store, StoreError, identity};
 use crate::telemetry::{PoolFigures, Series};
 
 /// From one look at the configuration to the next.
@@ -61,6 +61,8 @@ impl Supervisor {
             own: RefCell::default(),
             heard: RefCell::new(Heard { complete: true, ..Heard::default() }),
             http: HttpClient::default(),
+            watch: RefCell::default(),
+            notifier: RefCell::default(),
             free_memory: Cell::default(),
             drift: Cell::default(),
         };
@@ -123,6 +125,11 @@ impl Supervisor {
             }
             *self.shared.folder.borrow_mut() = folder;
         }
+        let notify = &config.scaler.notify;
+        if before.map(|before| &before.scaler.notify) != Some(notify) {
+            self.shared.watch.borrow_mut().configure(notify);
+            *self.shared.notifier.borrow_mut() = Notifier::new(notify, &self.shared.http);
+        }
         let leader = &config.scaler.leader;
         if self.election.as_ref().is_some_and(|(known, _)| known == leader) {
             return;
@@ -150,6 +157,7 @@ impl Supervisor {
         if let Some(peers) = &self.peers {
             self.shared.hear(peers.take());
         }
+        self.shared.conditions(&self.findings());
         let mut figures = PoolFigures::default();
         figures.add(Series::ScalerLeader, &[], f64::from(u8::from(leads)));
         self.shared.registry.scalers.publish("", figures);

@@ -15,7 +15,7 @@ pub(super) struct Errors {
 impl Errors {
     const KEPT: usize = 900;
     const OPEN: usize = 128;
-    const ENOUGH: usize = 30;
+    const ENOUGH: usize = 20;
 
     /// Takes in that at `clock` there is so much, and what is expected so many seconds later.
     pub(super) fn note(&mut self, clock: f64, real: f64, expected: f64, ahead: f64) {
@@ -26,7 +26,7 @@ impl Errors {
         self.known.drain(..excess);
         let due = clock + ahead;
         // With long start-up times not every second's forecast is kept.
-        if self.open.back().is_none_or(|(last, _)| due - last >= ahead / Self::OPEN as f64) && self.open.len() < 2 * Self::OPEN {
+        if self.open.back().is_none_or(|(last, _)| due - last >= (ahead / Self::OPEN as f64).max(1.75)) && self.open.len() < 2 * Self::OPEN {
             self.open.push_back((due, expected as f32));
         }
     }
@@ -36,13 +36,13 @@ impl Errors {
         self.open.clear();
     }
 
-    /// The quantile of the errors that were made when about so much was expected; 0 where too few are known or it is negative.
+    /// The quantile of the errors that were made when about so much was expected; none where too few are known, never negative.
     ///
     /// About so much, since what a burst did to the forecast of a quiet minute says nothing about the burst itself: counted together they
     /// would ask for room above the burst, and for too little before it.
-    pub(super) fn quantile(&self, share: f64, expected: f64) -> f64 {
+    pub(super) fn quantile(&self, share: f64, expected: f64) -> Option<f64> {
         if self.known.len() < Self::ENOUGH {
-            return 0.0;
+            return None;
         }
         let mut wide = 1.5;
         let mut errors: Vec<f32> = Vec::with_capacity(self.known.len());
@@ -54,6 +54,6 @@ impl Errors {
         }
         let rank = ((errors.len() - 1) as f64 * share.clamp(0.0, 1.0)).round() as usize;
         let (_, error, _) = errors.select_nth_unstable_by(rank, f32::total_cmp);
-        f64::from(*error).max(0.0)
+        Some(f64::from(*error).max(0.0))
     }
 }

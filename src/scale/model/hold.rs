@@ -39,10 +39,14 @@ impl Hold {
     const KEPT: usize = 64;
     const MEMORY: f64 = 1800.0;
     /// What a start is worth where requests wait for it, compared with one that only costs.
-    const SUDDEN: f64 = 4.0;
+    const SUDDEN: f64 = 8.0;
 
     /// Takes in what is wanted and how many there are.
     pub(super) fn look(&mut self, clock: f64, wanted: u32, current: u32, least: f64, setting: &Setting) {
+        if self.wanted.is_empty() {
+            // Nobody knows what those that are there were needed for before anybody looked.
+            self.wanted.push_back((clock, current.max(wanted)));
+        }
         let before = self.wanted.back().map_or(wanted, |(_, count)| *count);
         if wanted > before {
             self.needed_again(clock, before, wanted, current, least);

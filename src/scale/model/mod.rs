@@ -232,10 +232,9 @@ impl Model {
         let past = self.past.last(120.0);
         if past.completions > 0.0 {
             let mut time = past.held / past.completions;
-            if past.arrivals > 0.0 && self.past.last(30.0).mean_queue() < 1.0 {
-                // Little's law, for requests that are longer than the window.
-                time = time.max(0.9 * past.in_flight / past.arrivals);
-            }
+            // Slots used for each that was given back: what is known of those that are still in progress, as it is told of a half-observed
+            // lifetime. Without it the short ones, which are done first, would be all there is to see after a burst.
+            time = time.max(past.in_flight / (past.completions + 1.0));
             self.service_time = Some(time);
         }
         self.service_time
@@ -264,16 +263,21 @@ impl Model {
         let (periodic, period) = self.periodic(look, settings, now, terms.lead);
         let rate = calm.max(season).max(periodic);
 
-        let flying = self.past.last(5.0).mean_in_flight();
+        let recent = self.past.last(5.0);
+        // While a queue is worked off there is more in progress than comes.
+        let flying = if recent.queue > 0.0 && measured.is_some() { 0.0 } else { recent.mean_in_flight() };
         let flying = if terms.learned { flying.min(look.ready * capacity) } else { flying };
         let waiting = if measured.is_none() { look.queue } else { 0.0 };
         let here = (level.rate * service_time).max(flying + waiting);
         let forecast = (rate * service_time).max(flying + waiting);
-        let real = (self.past.last(3.0 * scale).rate() * service_time).max(if look.queue > 0.0 { 0.0 } else { flying });
+        let real = (self.past.last(3.0 * scale).rate() * service_time).max(flying);
         if look.complete && measured.is_some() {
             self.errors.note(self.clock, real, forecast, terms.lead.round() + 1.0);
         }
-        terms.error = settings.headroom.quantile.map_or(0.0, |share| self.errors.quantile(share, forecast));
+        terms.error = match settings.headroom.quantile {
+            Some(share) => self.errors.quantile(share, forecast).unwrap_or_else(|| forecast.max(0.25).sqrt()),
+            None => 0.0,
+        };
         terms.staffing = beta * (forecast + terms.error).max(0.25).sqrt();
         terms.slots = forecast + terms.error + terms.staffing;
         terms.rate = level.rate;

@@ -225,7 +225,7 @@ fn what_is_not_ours_is_left_alone() {
         engine.remove(name).await;
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         let body = ContainerCreateBody {
-            image: Some("tidegate-test:1".to_owned()),
+            image: Some(engine.settings(|_| ()).image),
             cmd: Some(vec!["/tail".to_owned()]),
             ..Default::default()
         };
@@ -252,8 +252,8 @@ fn what_cannot_be_started_is_refused_with_advice() {
         };
         for (change, word) in [
             (
-                (|docker| docker.image = "tidegate-test:none".to_owned()) as fn(&mut model::Docker),
-                "docker pull tidegate-test:none",
+                (|docker| docker.image = "localhost/tidegate-test:none".to_owned()) as fn(&mut model::Docker),
+                "docker pull localhost/tidegate-test:none",
             ),
             (|docker| docker.command = vec!["/nothing".to_owned()], "`command`"),
             (|docker| docker.user = Some("nobody-here".to_owned()), "`user`"),

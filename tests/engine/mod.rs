@@ -25,7 +25,8 @@ pub use registry::Registry;
 
 use super::support::until;
 
-const IMAGE: &str = "tidegate-test:1";
+/// With the host that Podman puts before the names of images that it has not pulled; to Docker it is a name like any other.
+const IMAGE: &str = "localhost/tidegate-test:1";
 /// Where Docker is unless `DOCKER_HOST` says otherwise.
 const USUAL: &str = "unix:///var/run/docker.sock";
 
@@ -183,7 +184,8 @@ fn docker(socket: &Path) -> Docker {
 /// Imports our own program, and a few of the system's, with the libraries they need: nothing is fetched from anywhere.
 async fn bring_image(docker: &Docker) {
     remove_image(docker, IMAGE).await;
-    let options = CreateImageOptionsBuilder::default().from_src("-").repo("tidegate-test").tag("1").build();
+    // Podman overlooks a tag on its own.
+    let options = CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).build();
     let ours = [PathBuf::from(env!("CARGO_BIN_EXE_tidegate")), system("tail"), system("sha256sum")];
     let mut answers = docker.create_image(Some(options), Some(bollard::body_full(programs(&ours).into())), None);
     while let Some(answer) = answers.next().await {

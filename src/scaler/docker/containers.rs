@@ -240,8 +240,10 @@ impl Containers {
         let made = self.engine.client().create_container(Some(options), body).await.map_err(Trouble::from);
         match made {
             Ok(made) => self.run(&made.id).await,
-            // All of ours are known: it is somebody else's.
-            Err(trouble) if trouble.status() == Some(409) => Err(name_taken(&name, &self.pool).into()),
+            // All of ours are known: it is somebody else's. Podman answers 500.
+            Err(trouble) if trouble.status() == Some(409) || trouble.says("name is already in use") => {
+                Err(name_taken(&name, &self.pool).into())
+            }
             Err(trouble) if trouble.status() == Some(404) && self.is_image_missing().await? => Ok(Image::Missing),
             Err(trouble) => Err(trouble),
         }
@@ -275,7 +277,7 @@ impl Containers {
             match removed.map_err(Trouble::from) {
                 Ok(()) => return Ok(()),
                 Err(trouble) if trouble.status() == Some(404) => return Ok(()),
-                Err(trouble) if trouble.status() == Some(409) && format!("{trouble:?}").contains("in progress") => {
+                Err(trouble) if trouble.status() == Some(409) && trouble.says("in progress") => {
                     sleep(Duration::from_millis(50)).await;
                 }
                 Err(trouble) => return Err(trouble),

@@ -39,6 +39,16 @@ impl Trouble {
         }
     }
 
+    /// Whether the engine says so, in whatever case.
+    pub(super) fn says(&self, words: &str) -> bool {
+        match self {
+            Trouble::Engine(Error::DockerResponseServerError { message, .. }) => {
+                message.to_ascii_lowercase().contains(words)
+            }
+            _ => false,
+        }
+    }
+
     /// In words: `task` is what was tried, as in "cannot start the container".
     pub(super) fn tell(self, task: &str, socket: &Path, settings: &model::Docker) -> DriverError {
         let socket = socket.display();

@@ -97,7 +97,7 @@ fn pairs(query: &str) -> BTreeMap<String, String> {
 
 pub fn answer(world: &World, call: &Call) -> Answer {
     let Call { right, key, token, .. } = call;
-    if let Some((code, body)) = world.look(|state| state.refusal(right, &key.1, &key.2, token.as_deref())) {
+    if let Some((code, body)) = world.change(|state| state.refusal(right, &key.1, &key.2, token.as_deref())) {
         return Answer::Object(code, body);
     }
     if key.0 == "scaledobjects" && !world.look(|state| state.keda) {

@@ -91,8 +91,9 @@ async fn a_pod_says_what_it_waits_for_and_how_it_ended() {
         }],
     });
     cluster.world.change(|state| state.edit(&pod, |pod| pod["status"] = looping));
-    let how = "crash loop: container app: out of memory, restarted 5 times".to_owned();
-    listed(&driver, "it crashes", |found| found[0].life == Life::Ended { how: how.clone(), asked: false }).await;
+    let how = "crash loop: container app: out of memory, restarted 5 times";
+    let found = listed(&driver, "it crashes", |found| found[0].detail == how).await;
+    assert_eq!(found[0].life, Life::Pending, "its controller counts it");
     cluster.ready(&pod.2);
     listed(&driver, "it runs", |found| running(found) == 1).await;
     cluster.world.change(|state| state.lingering = true);

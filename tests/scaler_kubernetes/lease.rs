@@ -65,9 +65,13 @@ async fn a_dead_leader_is_followed_after_the_lease_and_the_generation_grows() {
     let standing = until("b leads", async || won(&mut b).await).await;
     assert!(died.elapsed() >= LEASE, "{:?}", died.elapsed());
     assert_eq!(standing, Standing { leads: true, leader: Some("b".to_owned()), generation: 2 });
-    // A new process in the same pod is somebody else.
-    let mut a = short(&cluster, &cluster.door, "a-2");
-    assert!(!a.campaign().await.unwrap().leads);
+    // A new process of the same name is somebody else, and waits as anybody does.
+    let mut again = short(&cluster, &cluster.door, "b");
+    let begun = Instant::now();
+    assert_eq!(again.campaign().await.unwrap(), Standing { leads: false, ..standing });
+    assert_eq!(until("it leads", async || won(&mut again).await).await.generation, 3);
+    assert!(begun.elapsed() >= LEASE, "{:?}", begun.elapsed());
+    assert!(!b.campaign().await.is_ok_and(|standing| standing.leads), "the one before it leads no more");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod controller;
 mod door;
 mod following;
 mod lease;
+mod manifests;
 
 mod scaling;
 mod trouble;

@@ -19,6 +19,37 @@ pub struct Right {
     pub resource: String,
 }
 
+/// A rule of a Role.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub verbs: Vec<String>,
+    pub groups: Vec<String>,
+    pub resources: Vec<String>,
+    /// All, where there are none.
+    pub names: Vec<String>,
+}
+
+impl Rule {
+    /// Verb, group and resource.
+    pub fn rights(&self) -> impl Iterator<Item = (String, String, String)> + '_ {
+        let of = move |verb: &'_ String| {
+            let pairs =
+                self.groups.iter().flat_map(|group| self.resources.iter().map(move |resource| (group, resource)));
+            let verb = verb.clone();
+            pairs.map(move |(group, resource)| (verb.clone(), group.clone(), resource.clone())).collect::<Vec<_>>()
+        };
+        self.verbs.iter().flat_map(of)
+    }
+
+    fn allows(&self, right: &Right, name: &str) -> bool {
+        let named = self.names.is_empty() || self.names.iter().any(|allowed| allowed == name);
+        named
+            && self.verbs.contains(&right.verb)
+            && self.groups.contains(&right.group)
+            && self.resources.contains(&right.resource)
+    }
+}
+
 pub fn right(verb: &str, group: &str, resource: &str) -> Right {
     Right { verb: verb.to_owned(), group: group.to_owned(), resource: resource.to_owned() }
 }
@@ -44,8 +75,10 @@ pub struct State {
     /// Bookmarks wanted so far: each watch sends as many.
     pub bookmarks: u64,
     /// What is allowed; everything where there is no such list.
-    pub allowed: Option<BTreeSet<Right>>,
+    pub allowed: Option<Vec<Rule>>,
     pub denied: BTreeSet<Right>,
+    /// So much was refused.
+    pub refused: usize,
     /// Never answered while it is in here.
     pub stuck: BTreeSet<Right>,
     /// What was asked for, in order.
@@ -155,18 +188,19 @@ impl State {
     }
 
     /// The answer to somebody who asks for something else to be done than may be.
-    pub fn refusal(&self, right: &Right, namespace: &str, name: &str, token: Option<&str>) -> Option<(u16, Value)> {
+    pub fn refusal(&mut self, right: &Right, namespace: &str, name: &str, token: Option<&str>) -> Option<(u16, Value)> {
         if self.token.as_deref().is_some_and(|known| token != Some(known)) {
             return Some(status(401, "Unauthorized", "Unauthorized"));
         }
         if let Some(code) = self.failing {
             return Some(status(code, "ServiceUnavailable", "the server is currently unable to handle the request"));
         }
-        let allowed =
-            self.allowed.as_ref().is_none_or(|allowed| allowed.contains(right)) && !self.denied.contains(right);
+        let allowed = self.allowed.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.allows(right, name)))
+            && !self.denied.contains(right);
         if allowed {
             return None;
         }
+        self.refused += 1;
         let Right { verb, group, resource } = right;
         let plural = resource.split('/').next().unwrap_or(resource);
         let of = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };

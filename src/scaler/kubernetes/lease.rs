@@ -35,6 +35,8 @@ pub struct Lease {
     observed: Option<Observed>,
     /// When we began the campaign that gave us the leadership or renewed it; none while we do not lead.
     renewed: Option<Instant>,
+    /// The generation that we have led, or lead.
+    term: Option<u64>,
     /// The highest generation that was seen.
     generation: u64,
 }
@@ -46,7 +48,7 @@ struct Observed {
 }
 
 impl Lease {
-    /// A candidate of this identity, which no other process may have at the same time or later (a pod's name is not enough: its container can be restarted).
+    /// A candidate of this identity. Another one of the same identity, such as this process before its restart, is somebody else all the same.
     ///
     /// **Units**: `length` is how long a leader that is not heard of stays leader; rounded up to whole seconds where others are told.
     pub fn new(access: Access, name: impl Into<String>, identity: impl Into<String>, length: Duration) -> Self {
@@ -59,6 +61,7 @@ impl Lease {
             length,
             observed: None,
             renewed: None,
+            term: None,
             generation: 0,
         }
     }
@@ -125,6 +128,7 @@ impl Lease {
 
     fn lead(&mut self, spec: LeaseSpec, begun: Instant) -> Standing {
         self.observe(&spec);
+        self.term = Some(transitions(&spec));
         self.renewed = Some(begun);
         self.standing(true)
     }
@@ -138,17 +142,24 @@ impl Lease {
 
     /// Whether it may be taken: ours, nobody's, or not renewed for as long as it says, by our own clock.
     fn is_free(&self, spec: &LeaseSpec) -> bool {
-        let Some(holder) = holder(spec) else { return true };
+        if holder(spec).is_none() {
+            return true;
+        }
         let length =
             spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
         let age = self.observed.as_ref().map_or(Duration::ZERO, |observed| observed.since.elapsed());
-        holder == self.identity || age >= length.unwrap_or(self.length)
+        self.is_ours(spec) || age >= length.unwrap_or(self.length)
+    }
+
+    /// Whether this very candidate has taken it: a name alone can be borne by two, one after the other.
+    fn is_ours(&self, spec: &LeaseSpec) -> bool {
+        holder(spec) == Some(&self.identity) && self.term == Some(transitions(spec))
     }
 
     /// What it says once it is ours.
     fn claim(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
-        let kept = before.filter(|spec| holder(spec) == Some(&self.identity));
+        let kept = before.filter(|spec| self.is_ours(spec));
         // Also a Lease that somebody has deleted does not make generations grow smaller.
         let generation = match kept {
             Some(spec) => transitions(spec).max(self.generation),
@@ -205,7 +216,7 @@ impl Lease {
     async fn release(&mut self) -> Result<(), DriverError> {
         let Some(mut record) = self.read().await? else { return Ok(()) };
         let spec = record.spec.take().unwrap_or_default();
-        if holder(&spec) != Some(&self.identity) {
+        if !self.is_ours(&spec) {
             return Ok(());
         }
         let now = MicroTime(Timestamp::now());

@@ -4,8 +4,8 @@
 //! followed by a watch, so [`Driver::list`] costs the API server nothing. While they cannot be followed, `list` says so instead of what was once true.
 //!
 //! What a pod is: `Pending` until its Ready condition holds (and again when it is lost), with the reason in its detail; `Running` while ready;
-//! `Stopping` once it is being deleted; `Ended` when it has ended or its container crashes over and over. A pod that waits for a node is pending: it is
-//! counted as on its way and not asked for again.
+//! `Stopping` once it is being deleted; `Ended` when its controller does not count it any more. A pod that waits for a node, or whose container crashes
+//! over and over, is pending: it is on its way, however long that is, and not asked for again.
 //!
 //! Why not EndpointSlices: they do not say why something is missing, and pods have to be watched anyway for who goes first.
 
@@ -19,8 +19,9 @@ mod survey;
 mod target;
 mod view;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
@@ -42,6 +43,8 @@ pub struct KubernetesDriver {
     subject: Subject,
     /// The highest generation of a leader that has ordered anything.
     newest_leader: AtomicU64,
+    /// Which pods we have marked, and unmarked: the watch shows it a little later.
+    marks: Mutex<BTreeMap<InstanceId, bool>>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -106,7 +109,7 @@ impl KubernetesDriver {
         let link = Arc::new(Link::new(access, bounds));
         let subject = Subject { target, port, link, view: Arc::new(View::default()) };
         let tasks = [tokio::spawn(follow::follow(subject.clone())), tokio::spawn(survey::survey(subject.clone()))];
-        Ok(KubernetesDriver { subject, newest_leader: AtomicU64::new(0), tasks })
+        Ok(KubernetesDriver { subject, newest_leader: AtomicU64::new(0), marks: Mutex::default(), tasks })
     }
 
     async fn found(&self) -> Result<Vec<Found>, DriverError> {

@@ -1,7 +1,7 @@
 //! What is written to the API server: how many there are to be, and who goes first.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use futures_util::StreamExt;
 use k8s_openapi::api::autoscaling::v1::ScaleSpec;
@@ -11,7 +11,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::access::Session;
-use super::pods::DELETION_COST;
+use super::pods::{DELETION_COST, Seen};
 use super::problem::Doing;
 use super::target::Kind;
 use super::{DriverError, ErrorKind, Found, InstanceId, KubernetesDriver, Life, ScaleRequest};
@@ -129,49 +129,59 @@ impl KubernetesDriver {
 
     /// Marks these and no others.
     pub(super) async fn mark_only(&self, marked: &[InstanceId]) -> Result<(), DriverError> {
-        if self.subject.target.kind == Kind::StatefulSet {
-            return Ok(());
-        }
-        let stale: Vec<InstanceId> = {
-            let known = self.subject.view.known();
-            let ours = known
-                .pods
-                .iter()
-                .flatten()
-                .filter(|(_, pod)| pod.active && pod.deletion_cost.as_deref() == Some(FIRST_TO_GO));
-            ours.map(|(id, _)| id.clone()).filter(|id| !marked.contains(id)).collect()
-        };
+        let stale = self.that_are(true, |id| !marked.contains(id));
         self.mark_first(marked).await?;
-        self.write_cost(stale, &Value::Null).await
+        self.write_cost(stale, None).await
     }
 
     async fn mark_first(&self, victims: &[InstanceId]) -> Result<(), DriverError> {
         if self.subject.target.kind == Kind::StatefulSet {
             return Ok(());
         }
-        let fresh: Vec<InstanceId> = {
-            let known = self.subject.view.known();
-            let pods = known.pods.iter().flatten();
-            let unmarked = pods.filter(|(_, pod)| pod.active && pod.deletion_cost.as_deref() != Some(FIRST_TO_GO));
-            unmarked.map(|(id, _)| id.clone()).filter(|id| victims.contains(id)).collect()
-        };
-        self.write_cost(fresh, &json!(FIRST_TO_GO)).await
+        self.write_cost(self.that_are(false, |id| victims.contains(id)), Some(FIRST_TO_GO)).await
     }
 
-    async fn write_cost(&self, pods: Vec<InstanceId>, cost: &Value) -> Result<(), DriverError> {
+    /// The pods that are marked by us, or are not, and are among these.
+    fn that_are(&self, marked: bool, among: impl Fn(&InstanceId) -> bool) -> Vec<InstanceId> {
+        let known = self.subject.view.known();
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let pods = known.pods.as_ref();
+        marks.retain(|id, _| pods.is_some_and(|pods| pods.contains_key(id)));
+        let shown = |pod: &Seen| pod.deletion_cost.as_deref() == Some(FIRST_TO_GO);
+        let is_so = |(id, pod): &(&InstanceId, &Seen)| marks.get(*id).copied().unwrap_or_else(|| shown(pod)) == marked;
+        pods.into_iter()
+            .flatten()
+            .filter(|(_, pod)| pod.active)
+            .filter(is_so)
+            .map(|(id, _)| id.clone())
+            .filter(among)
+            .collect()
+    }
+
+    async fn write_cost(&self, pods: Vec<InstanceId>, cost: Option<&str>) -> Result<(), DriverError> {
         let patch = json!({ "metadata": { "annotations": { DELETION_COST: cost } } });
-        let written = futures_util::stream::iter(pods).map(|pod| self.annotate(pod, &patch)).buffer_unordered(AT_ONCE);
+        let written = futures_util::stream::iter(pods).map(async |pod| {
+            let written = self.annotate(&pod, &patch).await;
+            let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+            // Where it is not known what has become of it, the watch will tell.
+            if written.is_ok() {
+                marks.insert(pod, cost.is_some())
+            } else {
+                marks.remove(&pod)
+            };
+            written
+        });
         // All are tried before the first failure is told.
-        written.fold(Ok(()), async |all, one| all.and(one)).await
+        written.buffer_unordered(AT_ONCE).fold(Ok(()), async |all, one| all.and(one)).await
     }
 
-    async fn annotate(&self, pod: InstanceId, patch: &Value) -> Result<(), DriverError> {
+    async fn annotate(&self, pod: &str, patch: &Value) -> Result<(), DriverError> {
         let subject = format!("pod \"{pod}\"");
         let doing = Doing { verb: "patch", resource: "pods", group: "", subject: &subject };
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let write = async |session: Arc<Session>| {
             let pods: Api<Pod> = Api::namespaced(session.client.clone(), &session.namespace);
-            pods.patch_metadata(&pod, &parameters, &Patch::Merge(patch)).await
+            pods.patch_metadata(pod, &parameters, &Patch::Merge(patch)).await
         };
         match self.subject.link.attempt(write, self.subject.link.bounds().call).await? {
             Ok(_) => Ok(()),

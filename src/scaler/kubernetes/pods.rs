@@ -86,8 +86,9 @@ fn life(pod: &Pod, status: &PodStatus) -> (Life, Option<String>) {
         return (Life::Stopping, None);
     }
     let containers = || status.container_statuses.iter().flatten();
+    // The kubelet starts it again, and the controller goes on counting it: it has not ended, it is still being made.
     if let Some(how) = containers().chain(status.init_container_statuses.iter().flatten()).find_map(broken) {
-        return (Life::Ended { how: how.clone(), asked: false }, Some(how));
+        return (Life::Pending, Some(how));
     }
     if phase == "Unknown" {
         return (Life::Pending, Some("its node is not heard of".to_owned()));
@@ -140,7 +141,7 @@ fn how_it_ended(status: &PodStatus, phase: &str) -> String {
         .unwrap_or_else(|| phase.to_ascii_lowercase())
 }
 
-/// How a container ended that does not run and is not simply starting.
+/// How a container ended that is to run and does not.
 fn broken(container: &ContainerStatus) -> Option<String> {
     let state = container.state.as_ref()?;
     let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
@@ -269,17 +270,17 @@ mod tests {
         let oom = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
         let code = json!({ "terminated": { "exitCode": 3, "reason": "Error" } });
         let looping = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 5m0s" } });
-        let running =
-            |containers| json!({ "phase": "Running", "conditions": ready("False"), "containerStatuses": containers });
-        assert_eq!(
-            end(running(container(looping.clone(), oom.clone()))),
-            "crash loop: container app: out of memory, restarted 4 times"
-        );
-        assert_eq!(
-            end(running(container(looping, code.clone()))),
-            "crash loop: container app: exit code 3, restarted 4 times"
-        );
-        assert_eq!(end(running(container(oom.clone(), json!({})))), "container app: out of memory");
+        let again = |containers| {
+            let status = json!({ "phase": "Running", "conditions": ready("False"), "containerStatuses": containers });
+            let (life, words) = life(status);
+            assert_eq!(life, Life::Pending, "the kubelet makes it anew");
+            words.strip_prefix("on node n1; ").unwrap().to_owned()
+        };
+        let words = again(container(looping.clone(), oom.clone()));
+        assert_eq!(words, "crash loop: container app: out of memory, restarted 4 times");
+        let words = again(container(looping, code.clone()));
+        assert_eq!(words, "crash loop: container app: exit code 3, restarted 4 times");
+        assert_eq!(again(container(oom.clone(), json!({}))), "container app: out of memory");
         assert_eq!(
             end(json!({ "phase": "Failed", "reason": "Evicted", "message": "low on memory" })),
             "Evicted: low on memory"

@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -84,6 +84,19 @@ async fn client(address: SocketAddr, end: Instant, tally: Shared) {
         }
         tally.borrow_mut().count(outcome, begun.elapsed());
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Asks without a pause as long as the flag says so.
+pub(super) async fn ask_while(address: SocketAddr, goes_on: Rc<Cell<bool>>, tally: Shared) {
+    let mut connection = None;
+    while goes_on.get() {
+        let begun = Instant::now();
+        let outcome = ask(address, &mut connection).await;
+        if outcome.is_err() {
+            connection = None;
+        }
+        tally.borrow_mut().count(outcome, begun.elapsed());
     }
 }
 

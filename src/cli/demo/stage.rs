@@ -15,6 +15,7 @@ use crate::types::{Bind, format_duration};
 
 /// The configuration that people read; the addresses in it are replaced by those that are free.
 const SCRIPT: &str = include_str!("../../../conf/demo.toml");
+const SCALE_SCRIPT: &str = include_str!("../../../conf/demo-scale.toml");
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -169,6 +170,60 @@ Ctrl-C ends it.
     }
 }
 
+/// The proxy of the scaling demo: its upstreams are its own business.
+pub(super) struct ScaledStage {
+    pub(super) folder: Folder,
+    running: Running,
+    pub(super) handle: Handle,
+    pub(super) web: SocketAddr,
+    pub(super) admin: SocketAddr,
+    pub(super) notes: Vec<String>,
+}
+
+impl ScaledStage {
+    /// Writes the file, starts the proxy on it and waits until its first instance is well.
+    pub(super) async fn set() -> Result<ScaledStage, Failure> {
+        let mut notes = Vec::new();
+        let web = prefer(8080, &mut notes)?;
+        let admin = prefer(9900, &mut notes)?;
+        let program = std::env::current_exe().context("this program's file is not known")?;
+        let folder = Folder::create()?;
+        let state = format!("[scaler]\nstate = {:?}\n\n[admin]", folder.0.join("state").display().to_string());
+        let text = SCALE_SCRIPT
+            .replace("127.0.0.1:8080", &web.to_string())
+            .replace("127.0.0.1:9900", &admin.to_string())
+            .replace("\"tidegate\", \"upstream\"", &format!("{:?}, \"upstream\"", program.display().to_string()))
+            .replace("[admin]", &state);
+        let file = folder.file();
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        let running = tokio::task::spawn_blocking(move || start(Options::embedded(file))).await??;
+        let handle = running.handle().clone();
+        let stage = ScaledStage { folder, running, handle, web, admin, notes };
+        let ready = async {
+            while !stage.is_ready().await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, ready).await;
+        match waited {
+            Ok(()) => Ok(stage),
+            Err(_) => Err(anyhow!("the first instance was not well within {}", format_duration(PATIENCE)).into()),
+        }
+    }
+
+    async fn is_ready(&self) -> bool {
+        let Some(status) = self.handle.status().await else { return false };
+        status.pools.iter().flat_map(|pool| &pool.upstreams).any(|upstream| upstream.state == State::Ready)
+    }
+
+    /// Ends the proxy, and with it its instances.
+    pub(super) async fn strike(self) {
+        let running = self.running;
+        // The folder goes after the proxy that writes into it.
+        let _ = tokio::task::spawn_blocking(move || running.stop()).await;
+    }
+}
+
 impl Player {
     async fn start(name: &str) -> Result<Player, Failure> {
         let mut settings = Settings { name: name.to_owned(), ..Settings::ephemeral() };
@@ -192,14 +247,14 @@ fn prefer(port: u16, notes: &mut Vec<String>) -> Result<SocketAddr, Failure> {
 }
 
 /// How this program is called from where the person is.
-fn program() -> String {
+pub(super) fn program() -> String {
     let Ok(program) = std::env::current_exe() else { return "tidegate".to_owned() };
     let folder = std::env::current_dir().unwrap_or_default();
     program.strip_prefix(&folder).unwrap_or(&program).display().to_string()
 }
 
 /// A folder of our own for the file; gone with the demo.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
     fn create() -> Result<Folder, Failure> {
@@ -219,7 +274,7 @@ impl Folder {
         Err(anyhow!("cannot create a folder in {}", base.display()).into())
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         Path::join(&self.0, "demo.toml")
     }
 }

@@ -126,7 +126,7 @@ async fn who_has_waited_too_long_is_told_and_its_place_is_free() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_frees_its_place_at_once_whatever_it_speaks() {
     let a = gate("a").await;
-    let proxy = proxy(&one("queue = 3")).with("a", &a).start().await;
+    let proxy = proxy(&one("queue = { size = 3, timeout = \"60s\" }")).with("a", &a).start().await;
     let holder = ask(&proxy.client(), "/holder");
     a.has_taken(1).await;
     let mut plain = raw_client(proxy.address("web")).await;
@@ -149,7 +149,10 @@ async fn a_client_that_leaves_frees_its_place_at_once_whatever_it_speaks() {
     assert_eq!(a.seen(), ["/holder", "/stays"]);
     let left = proxy.metric("tidegate_pool_queue_requests_total{pool=\"app\",result=\"left\"}").await;
     assert_eq!(left, Some(3.0));
-    assert_eq!(proxy.metric("tidegate_refusals_total{reason=\"client_closed\"}").await, Some(3.0));
+    // Who leaves in the middle of its body may be told apart from who just leaves.
+    let closed = proxy.metric("tidegate_refusals_total{reason=\"client_closed\"}").await;
+    let broken = proxy.metric("tidegate_refusals_total{reason=\"body_broken\"}").await;
+    assert_eq!(closed.unwrap() + broken.unwrap(), 3.0);
     assert_eq!(proxy.metric("tidegate_pool_saturated_total{pool=\"app\"}").await, Some(0.0));
 }
 
@@ -158,7 +161,7 @@ async fn a_waiting_upload_is_not_read_beyond_its_buffers_and_arrives_whole() {
     use tokio::io::AsyncWriteExt;
     const SIZE: usize = 64 << 20;
     let a = gate("a").await;
-    let proxy = proxy(&one("queue = 3")).with("a", &a).start().await;
+    let proxy = proxy(&one("queue = { size = 3, timeout = \"60s\" }")).with("a", &a).start().await;
     let holder = ask(&proxy.client(), "/holder");
     a.has_taken(1).await;
     let mut upload = tokio::net::TcpStream::connect(proxy.address("web")).await.unwrap();
@@ -190,7 +193,7 @@ async fn a_waiting_upload_is_not_read_beyond_its_buffers_and_arrives_whole() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_time_for_the_whole_request_goes_on_while_it_waits() {
     let a = gate("a").await;
-    let settings = "queue = 3\ntimeout = { request = \"300ms\" }";
+    let settings = "queue = { size = 3, timeout = \"60s\" }\ntimeout = { request = \"300ms\" }";
     let proxy = proxy(&one(settings)).with("a", &a).start().await;
     let mut holder = raw_client(proxy.address("web")).await;
     holder.send("GET /holder HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -471,7 +474,7 @@ async fn a_crowd_is_served_without_loss_through_few_slots() {
     let crowd = (0..40).map(|_| {
         let client = if fastrand::bool() { proxy.client() } else { proxy.client().http2() };
         tokio::spawn(async move {
-            for _ in 0..50 {
+            for _ in 0..10 {
                 let answer = client.get("/").await;
                 assert_eq!(answer.status, 200, "{}", answer.text());
             }
@@ -480,10 +483,10 @@ async fn a_crowd_is_served_without_loss_through_few_slots() {
     for one in crowd.collect::<Vec<_>>() {
         soon("everybody is served", one).await.unwrap();
     }
-    assert_eq!(a.requests() + b.requests(), 2000);
+    assert_eq!(a.requests() + b.requests(), 400);
     eventually("nobody waits", || app(&proxy).kept.queue.is_empty()).await;
     let waited = proxy.metric("tidegate_pool_queue_requests_total{pool=\"app\",result=\"served\"}").await;
-    assert!(waited > Some(100.0), "most had to wait: {waited:?}");
-    assert_eq!(proxy.metric("tidegate_pool_arrivals_total{pool=\"app\"}").await, Some(2000.0));
-    assert_eq!(proxy.metric("tidegate_pool_completions_total{pool=\"app\"}").await, Some(2000.0));
+    assert!(waited > Some(40.0), "many had to wait: {waited:?}");
+    assert_eq!(proxy.metric("tidegate_pool_arrivals_total{pool=\"app\"}").await, Some(400.0));
+    assert_eq!(proxy.metric("tidegate_pool_completions_total{pool=\"app\"}").await, Some(400.0));
 }

@@ -1,9 +1,11 @@
 //! A request's body on its way to an upstream: passed on piece by piece, bounded, timed, and kept while it may be needed again.
 //!
 //! The body is read from the client at most once. What has been read is kept up to `retry.body`, so that another attempt can send it
-//! again and then go on reading where the last one stopped. Nothing is read ahead of what the upstream takes.
+//! again and then go on reading where the last one stopped. Nothing is read ahead of what the upstream takes, but for a little while the
+//! request waits for an upstream: otherwise nobody would notice that its client has left.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -21,6 +23,9 @@ use crate::sweep::Deadline;
 #[derive(Debug)]
 pub struct Inbound {
     source: RefCell<Incoming>,
+    /// Read while the request waited for an upstream, and not taken by any yet.
+    ahead: RefCell<VecDeque<Frame<Bytes>>>,
+    ahead_bytes: Cell<u64>,
     kept: RefCell<Vec<Bytes>>,
     trailers: RefCell<Option<HeaderMap>>,
     kept_bytes: Cell<u64>,
@@ -39,6 +44,9 @@ pub struct Inbound {
 
 /// Pieces kept at most: what is kept of a body that comes byte by byte would else be many times its size.
 const MOST_PIECES: usize = 1024;
+
+/// So much of a body is read ahead while its request waits.
+const AHEAD: u64 = 64 << 10;
 
 /// What a body may be.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +69,8 @@ impl Inbound {
         }
         Ok(Rc::new(Inbound {
             source: RefCell::new(source),
+            ahead: RefCell::default(),
+            ahead_bytes: Cell::new(0),
             kept: RefCell::default(),
             trailers: RefCell::default(),
             kept_bytes: Cell::new(0),
@@ -100,7 +110,39 @@ impl Inbound {
 
     /// Whether the client has sent all of it.
     pub fn ended(&self) -> bool {
-        self.ended.get() || self.source.borrow().is_end_stream()
+        self.ended.get() || self.is_read()
+    }
+
+    /// Whether nothing is left of it that was not taken.
+    fn is_read(&self) -> bool {
+        self.ahead.borrow().is_empty() && self.source.borrow().is_end_stream()
+    }
+
+    /// Reads ahead a little while the request waits for an upstream, because only who is read from can be seen to leave.
+    ///
+    /// **Bounds**: [`AHEAD`] and one piece. **Errors**: what is wrong on the client's side.
+    pub fn poll_ahead(&self, cx: &mut Context<'_>) -> Result<(), Refusal> {
+        while !self.is_read() && self.ahead_bytes.get() < AHEAD {
+            match Pin::new(&mut *self.source.borrow_mut()).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    self.ahead_bytes.set(self.ahead_bytes.get() + bytes);
+                    self.ahead.borrow_mut().push_back(frame);
+                }
+                Poll::Ready(Some(Err(_))) => return Err(self.fail(Refusal::BodyBroken).0),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_raw(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(frame) = self.ahead.borrow_mut().pop_front() {
+            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+            self.ahead_bytes.set(self.ahead_bytes.get() - bytes);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        Pin::new(&mut *self.source.borrow_mut()).poll_frame(cx)
     }
 
     /// The answer has begun. A client that is silent meanwhile is no slow one any more: the idle timeout is for both ways then.
@@ -109,7 +151,7 @@ impl Inbound {
     }
 
     fn poll_source(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        match Pin::new(&mut *self.source.borrow_mut()).poll_frame(cx) {
+        match self.poll_raw(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.deadline.set(crate::types::Moment::NEVER);
                 Poll::Ready(self.took(frame).transpose())
@@ -232,9 +274,7 @@ impl Body for RequestBody {
         self.0.as_ref().is_none_or(|pass| {
             let inbound = &pass.inbound;
             let all_replayed = pass.next >= inbound.kept.borrow().len() || inbound.lost.get();
-            all_replayed
-                && inbound.trailers.borrow().is_none()
-                && (inbound.ended.get() || inbound.source.borrow().is_end_stream())
+            all_replayed && inbound.trailers.borrow().is_none() && inbound.ended()
         })
     }
 
@@ -243,7 +283,7 @@ impl Body for RequestBody {
         let left = pass.inbound.source.borrow().size_hint();
         let replay: u64 = pass.inbound.kept.borrow().iter().skip(pass.next).map(|piece| piece.len() as u64).sum();
         match left.exact() {
-            Some(left) => SizeHint::with_exact(left + replay),
+            Some(left) => SizeHint::with_exact(left + pass.inbound.ahead_bytes.get() + replay),
             None => SizeHint::default(),
         }
     }

@@ -3,6 +3,11 @@
 //! Two things are waited for: a slot, while every upstream is full, for `queue.timeout`; and an instance, while nobody is fit and the pool's
 //! scaler can do something about it, for `sleep.wake_timeout`. Who has waited for an instance waits for a slot afterwards, with a new clock.
 //!
+//! **Memory.** A request that waits holds its head and, of its body, 64 KiB and one piece read ahead (only who is read from can be seen to
+//! leave) and what hyper and the kernel have in their buffers: with HTTP/1 one read buffer (8 KiB, and up to 408 KiB where the client sends
+//! faster than it is read), with HTTP/2 the stream's window. A client that leaves in the middle of a longer body is noticed when its turn
+//! comes, or its time is over.
+//!
 //! **Generations.** A request sees the tables of its arrival. One that waits looks at its *pool* anew each time it is its turn, because
 //! whoever it waits for may not have existed when it came; from then on the pool is that of the newest snapshot, and everything else (route,
 //! limits, pages, retries) stays. A pool that a reload has taken away stays as it was last, so that its members' slots serve those in line.
@@ -56,6 +61,8 @@ enum News {
     Late,
     /// It has waited long enough.
     Over,
+    /// Something is wrong on the client's side.
+    Broken(Refusal),
 }
 
 impl Attempts<'_> {
@@ -145,6 +152,7 @@ impl Attempts<'_> {
             match stay.news(life).await {
                 News::Turn => {}
                 News::Late => return Err(life.refusal.take().unwrap_or(Refusal::RequestTimeout).into()),
+                News::Broken(refusal) => return Err(refusal.into()),
                 News::Over => {
                     stay.outcome = Waited::Timeout;
                     let now = Clock::now();
@@ -318,6 +326,9 @@ impl Stay {
         poll_fn(|cx| {
             if life.poll_late(cx) {
                 return Poll::Ready(News::Late);
+            }
+            if let Some(Err(refusal)) = life.inbound.as_ref().map(|inbound| inbound.poll_ahead(cx)) {
+                return Poll::Ready(News::Broken(refusal));
             }
             if self.ticket.as_mut().is_some_and(|ticket| ticket.poll_turn(cx).is_ready()) {
                 return Poll::Ready(News::Turn);

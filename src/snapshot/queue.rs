@@ -17,8 +17,7 @@ use crate::types::Moment;
 ///
 /// **Cost**: nothing while nobody waits but one atomic load where a request picks and one where a slot is given back. A lock, held for some
 /// hundred nanoseconds, for whatever concerns somebody who waits.
-/// **Bounds**: as configured, by whoever joins. A waiting request holds its head (`max_header_size` at most) and of its body what has come
-/// already and fits: with HTTP/1 one read buffer, with HTTP/2 the stream's window. The client is not read from beyond that.
+/// **Bounds**: as configured, by whoever joins; some hundred bytes for each that waits. What the requests themselves hold says `proxy::wait`.
 /// **Laws**: who was never served does not overtake; each slot that comes free wakes one who can use it, or there is none; who goes passes on
 /// what it was woken for. A new snapshot has all of them look again, in order.
 ///

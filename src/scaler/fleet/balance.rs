@@ -58,15 +58,20 @@ impl Fleet {
             self.release(at, why, now, actions);
             return 0;
         }
+        // Places of failed ones hold up a replacement, but not one that makes room.
         let others = |member: &&Member| !member.stage.is_leaving() && self.is_due(member, now).is_none();
-        let all_serve = self.saved.members.iter().filter(others).all(|member| member.stage.is_serving() || member.held);
+        let vacant = self.saved.members.iter().filter(|member| member.stage.is_vacant()).count() as u32;
+        let works = |member: &Member| member.stage.is_serving() || member.held;
+        let all_serve =
+            self.saved.members.iter().filter(others).all(|member| member.stage.is_vacant() || works(member));
         let serving = self.saved.members.iter().filter(|member| member.stage.is_serving()).count();
         let first = due[0];
         let carried = serving >= 2 || !self.saved.members[first].stage.is_serving();
         let no_room =
             now < self.trouble.full_until || self.no_start_since.is_some_and(|since| now - since > NO_ROOM_FOR);
-        let ready = self.present() > base && all_serve;
-        let cramped = self.present() <= base && no_room && carried && all_serve && self.saved.blocked.is_none();
+        let ready = self.present() > base && all_serve && vacant == 0;
+        let cramped =
+            self.present() - vacant <= base && no_room && carried && all_serve && self.saved.blocked.is_none();
         if !ready && !cramped {
             return u32::from(!no_room || self.present() > base);
         }
@@ -162,6 +167,9 @@ impl Fleet {
     /// Starts those that are missing.
     fn grow(&mut self, target: u32, budget: &mut u32, input: &Input<'_>, now: f64, actions: &mut Vec<Action>) {
         let mut missing = target.saturating_sub(self.present()).min(*budget);
+        if now < self.trouble.full_until {
+            missing = 0;
+        }
         if self.saved.blocked.is_some() {
             missing = missing.min(u32::from(self.trial_due(now)));
             if missing > 0 {

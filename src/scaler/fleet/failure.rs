@@ -131,8 +131,8 @@ impl Fleet {
         }
     }
 
-    /// Deadlines, and what time heals.
-    pub(super) fn judge(&mut self, now: f64) {
+    /// Deadlines, and what time heals. Who may not act leaves the deadlines to whoever may.
+    pub(super) fn judge(&mut self, acting: bool, now: f64) {
         self.saved.failures.retain(|failure| now - failure.at <= MEMORY);
         let spec = self.settings.spec.clone();
         let mut convinced = false;
@@ -149,7 +149,7 @@ impl Fleet {
         if convinced {
             self.forgive();
         }
-        if self.settings.by_count {
+        if self.settings.by_count || !acting {
             return;
         }
         let deadline = self.start_deadline();

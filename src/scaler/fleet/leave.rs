@@ -11,6 +11,7 @@ const ECHO: f64 = 3.0;
 impl Fleet {
     /// Stops those that have drained, and asks again for stops that did not come about.
     pub(super) fn let_go(&mut self, input: &Input<'_>, now: f64, actions: &mut Vec<Action>) {
+        let acting = input.may_start > 0 || input.may_stop;
         for at in 0..self.saved.members.len() {
             match self.saved.members[at].stage {
                 Stage::Draining if input.may_stop => {
@@ -18,7 +19,7 @@ impl Fleet {
                         self.stop(at, why, now, actions);
                     }
                 }
-                Stage::Stopping if now >= self.saved.members[at].again => {
+                Stage::Stopping if acting && now >= self.saved.members[at].again => {
                     let why = self.saved.members[at].why.clone();
                     self.stop(at, why, now, actions);
                 }

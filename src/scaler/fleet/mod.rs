@@ -168,14 +168,17 @@ impl Fleet {
         self.look(input, now);
         let mut actions = Vec::new();
         if self.may_act(input, now) {
-            self.judge(now);
+            let acting = input.may_start > 0 || input.may_stop;
+            self.judge(acting, now);
             self.number(input, now, &mut actions);
             self.cordon(input.cordon as usize);
             self.let_go(input, now, &mut actions);
             if self.settings.by_count {
                 self.count(input, now, &mut actions);
             }
-            self.bury(now, &mut actions);
+            if acting {
+                self.bury(now, &mut actions);
+            }
         }
         let mut plan = std::mem::take(&mut self.gathered);
         plan.actions = actions;
@@ -259,10 +262,11 @@ impl Fleet {
             for time in [&mut member.since, &mut member.ordered, &mut member.awaited] {
                 *time = time.min(now);
             }
-            member.again = member.again.min(now + self.settings.max_backoff * 1.25 + self.settings.grace.as_secs_f64());
+            let longest = self.settings.max_backoff.max(self.settings.grace.as_secs_f64());
+            member.again = member.again.min(now + longest + 2.0 * APPEARS_WITHIN);
         }
         if let Some(block) = &mut self.saved.blocked {
-            block.trial = block.trial.min(now + self.settings.max_backoff * 1.25);
+            block.trial = block.trial.min(now + self.settings.max_backoff);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the fleet tells: control its replicas, the decision its instances, people how everybody is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::member::Member;
@@ -7,6 +8,7 @@ use super::{Fleet, Stage};
 use crate::admin::scaling::{Finding, InstanceStatus};
 use crate::scale::{Instance, Phase};
 use crate::snapshot::{Intent, Replica};
+use crate::types::Address;
 
 /// Having been asked to, an instance should have stopped so long after its grace.
 const STOPS_WITHIN: f64 = 60.0;
@@ -15,6 +17,7 @@ impl Fleet {
     /// The whole set for control. An address is there once.
     pub(super) fn replicas(&self) -> Vec<Replica> {
         let mut replicas: Vec<Replica> = Vec::new();
+        let mut places: HashMap<&Address, usize> = HashMap::new();
         let drain = Intent::Drain { requests: self.settings.drain_requests, sessions: self.settings.drain_sessions };
         for member in &self.saved.members {
             let intent = match member.stage {
@@ -25,11 +28,14 @@ impl Fleet {
             };
             let Some(address) = &member.address else { continue };
             let replica = Replica { id: Arc::from(&*member.id), address: address.clone(), intent };
-            match replicas.iter_mut().find(|other| other.address == *address) {
+            match places.get(address).map(|place| &mut replicas[*place]) {
                 // Somebody leaves and the next has its address already.
                 Some(other) if matches!(other.intent, Intent::Drain { .. }) => *other = replica,
                 Some(_) => {}
-                None => replicas.push(replica),
+                None => {
+                    places.insert(address, replicas.len());
+                    replicas.push(replica);
+                }
             }
         }
         replicas

@@ -15,7 +15,7 @@ impl Fleet {
     pub(super) fn victims(&self, count: usize, now: f64) -> Vec<usize> {
         let members = &self.saved.members;
         let mut candidates: Vec<usize> = (0..members.len()).filter(|at| !members[*at].stage.is_leaving()).collect();
-        candidates.sort_by(|a, b| self.key(&members[*a], now).cmp(&self.key(&members[*b], now)));
+        candidates.sort_by_cached_key(|at| self.key(&members[*at], now));
         let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
         for member in members.iter().filter(|member| member.stage.is_serving()) {
             *zones.entry(member.zone.as_deref().unwrap_or_default()).or_default() += 1;

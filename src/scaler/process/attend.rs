@@ -184,8 +184,10 @@ impl Shared {
         };
         // Where it cannot be written a restart of ours would take it for a crash: no reason not to stop it.
         let _ = record.write(&self.folder);
-        if let Some(process) = record.process.as_ref().filter(|process| process.is_alive()) {
-            if let Err(error) = proc::signal_group(process.pid, signal(&settings)) {
+        let living = record.process.as_ref().filter(|process| process.is_alive());
+        if let Some(process) = living {
+            let told = proc::signal_group(process.pid, signal(&settings));
+            if let Err(error) = told {
                 tracing::warn!(pool = %self.pool, instance = %id, %error, "the instance cannot be told to stop; it is killed after its grace");
             }
         }

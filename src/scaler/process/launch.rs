@@ -50,7 +50,9 @@ impl Shared {
             Ok(child) => {
                 self.note(&record, Life::Running);
                 attend::begin(self, &record, Some(child));
-                Ok(())
+                let asked = lock(&self.instances).get(&order.id).is_some_and(|one| one.stop.borrow().is_some());
+                // Asked to stop before there was anybody to tell.
+                if asked { self.stop(&order.id, settings.grace) } else { Ok(()) }
             }
             Err(error) => {
                 lock(&self.instances).remove(&order.id);

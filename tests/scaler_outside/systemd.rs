@@ -197,11 +197,9 @@ fn inside_what_fails_is_told_in_words_and_forgotten_when_it_is_not_wanted() {
         }
         let again = driver("again@.service");
         again.start(&order("tools-2")).await.unwrap();
-        let waits = found(&again, "systemd waits to start it again", |found| {
-            found.iter().any(|one| one.detail.contains("again"))
-        })
-        .await;
-        assert_eq!(waits[0].life, Life::Pending);
+        let waits =
+            |found: &[Found]| found.iter().any(|one| one.life == Life::Pending && one.detail.contains(", systemd"));
+        let waits = found(&again, "systemd waits to start it again", waits).await;
         assert!(waits[0].detail.ends_with("systemd starts it again after exit code 4"), "{}", waits[0].detail);
         again.stop(&"tools-2".to_owned(), Duration::from_secs(1)).await.unwrap();
         found(&again, "it is gone", <[Found]>::is_empty).await;

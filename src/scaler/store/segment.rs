@@ -56,6 +56,8 @@ pub(super) fn days(pool_folder: &Path, kind: Kind) -> Vec<(String, PathBuf)> {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) day: String,
+    /// Whether it was said that it takes no more.
+    pub(super) full: bool,
     file: File,
     /// What is known to be whole lines.
     good: u64,
@@ -73,7 +75,7 @@ impl Segment {
             tracing::info!(file = %path.display(), bytes = length - good, "took away half a line at the end of a history file");
             file.set_len(good)?;
         }
-        Ok(Segment { day: day.to_owned(), file, good })
+        Ok(Segment { day: day.to_owned(), full: false, file, good })
     }
 
     /// Adds whole lines and waits until they are on the disk. Where that fails nothing of them stays, as far as the disk lets us.

@@ -29,7 +29,8 @@ impl Unit {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let age = now.tv_sec as f64 + now.tv_nsec as f64 / 1e9 - micros as f64 / 1e6;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        Some(unix - age.max(0.0))
+        // To the millisecond: two clocks are read, one after the other.
+        Some(((unix - age.max(0.0)) * 1000.0).round() / 1000.0)
     }
 
     /// Whether systemd itself will start it again.
@@ -46,9 +47,6 @@ impl Unit {
     /// What it is doing; none where there is nothing: never started, or ended in peace long ago.
     pub(super) fn life(&self) -> Option<Life> {
         Some(match self.get("ActiveState")? {
-            "activating" if self.get("SubState") == Some("auto-restart") => {
-                Life::Ended { how: self.how(), asked: false }
-            }
             "activating" => Life::Pending,
             "active" | "reloading" | "refreshing" => Life::Running,
             "deactivating" => Life::Stopping,

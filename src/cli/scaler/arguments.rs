@@ -299,7 +299,7 @@ fn monthly(text: &str) -> Result<f64, String> {
 
 /// `tidegate scaler report`.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("form").args(["html", "md", "json"]).required(true))]
+#[command(group = clap::ArgGroup::new("form").args(["html", "md", "json"]).required(true).multiple(true))]
 pub(in crate::cli) struct ReportArguments {
     /// The pool; all of them unless given
     pub(in crate::cli) pool: Option<String>,

@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("style.css");
 /// Events beyond so many are left to `history`.
 const EVENTS: usize = 500;
 /// Marks beyond so many in a chart say nothing any more.
-const MARKS: usize = 60;
+const MARKS: usize = 40;
 
 /// A text within HTML, also within an attribute.
 pub(super) fn escape(text: &str) -> String {
@@ -200,11 +200,15 @@ fn sentence(text: &str) -> String {
 }
 
 fn table(out: &mut String, class: &str, heads: &[(&str, bool)], rows: &[Vec<String>]) {
-    _ = write!(out, "<div class=\"scroll{class}\"><table><thead><tr>");
-    for (head, number) in heads {
-        _ = write!(out, "<th{}>{}</th>", if *number { " class=\"n\"" } else { "" }, escape(head));
+    _ = write!(out, "<div class=\"scroll{class}\"><table>");
+    if heads.iter().any(|(head, _)| !head.is_empty()) {
+        out.push_str("<thead><tr>");
+        for (head, number) in heads {
+            _ = write!(out, "<th{}>{}</th>", if *number { " class=\"n\"" } else { "" }, escape(head));
+        }
+        out.push_str("</tr></thead>");
     }
-    out.push_str("</tr></thead><tbody>\n");
+    out.push_str("<tbody>\n");
     for row in rows {
         out.push_str("<tr>");
         for (cell, (_, number)) in row.iter().zip(heads) {

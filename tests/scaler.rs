@@ -129,7 +129,12 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             let failures = soon("a client ends", task).await.expect("a client does not panic");
-            assert!(failures.is_empty(), "{} requests failed: {:?}", failures.len(), &failures[..failures.len().min(3)]);
+            assert!(
+                failures.is_empty(),
+                "{} requests failed: {:?}",
+                failures.len(),
+                &failures[..failures.len().min(3)]
+            );
         }
         self.answered.load(Ordering::Relaxed)
     }
@@ -148,7 +153,8 @@ async fn load_brings_instances_and_its_end_drains_them_and_no_request_fails() {
     eventually("the processes are gone", || mark.alive().len() == 1).await;
 
     let history: History = proxy.admin().get("/scaler/app/history").await.parsed();
-    let steps: Vec<_> = history.records.iter().map(|record| (record.decision.current, record.decision.desired)).collect();
+    let steps: Vec<_> =
+        history.records.iter().map(|record| (record.decision.current, record.decision.desired)).collect();
     assert!(steps.iter().any(|(from, to)| to > from) && steps.iter().any(|(from, to)| to < from), "{steps:?}");
     assert!(steps.iter().all(|(_, to)| (1..=6).contains(to)), "{steps:?}");
     let up = history.records.iter().find(|record| record.decision.desired >= 2).expect("a step up");

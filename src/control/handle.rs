@@ -1,7 +1,7 @@
 //! The way to ask control for something, from any thread.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
@@ -13,8 +13,8 @@ use crate::admin::model::{Status, UpstreamStatus, Verdict};
 use crate::admin::scaling::{Answer, Ask, AskError};
 use crate::admin::{self, Change, ChangeError};
 use crate::config::{self, Secrets};
-use crate::snapshot::{Cell, Replica, Snapshot};
 use crate::scaler::engine::ScalerLine;
+use crate::snapshot::{Cell, Replica, Snapshot};
 use crate::telemetry::Registry;
 
 /// Asks control. Cheap to clone; what is asked is answered by control's own loop, one thing after the other.

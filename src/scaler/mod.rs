@@ -6,9 +6,9 @@
 pub mod docker;
 mod driver;
 pub(crate) mod engine;
+mod exec;
 mod external;
 pub mod fleet;
-mod exec;
 mod hook;
 mod http;
 #[cfg(feature = "kubernetes")]
@@ -30,7 +30,7 @@ pub use http::HttpClient;
 pub use leader::{Alone, Election, ElectionError, FileLock, RedisLock, Standing, identity};
 pub use notify::{Event, Notifier, Watch};
 pub use peers::{Heard, Peers, PoolHeard};
-pub use store::{Store, StoreError};
 pub use process::ProcessDriver;
+pub use store::{Store, StoreError};
 pub use systemd::Systemd;
 pub use webhook::{Post, Webhook};

@@ -25,7 +25,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Runs the demo: until it is interrupted, or for so many seconds with a load of its own.
 pub(super) fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
     // The live lines tell what the log would; only what they cannot know is left to it.
-    let filter = tracing_subscriber::EnvFilter::new("error,tidegate::control=off,tidegate::health=off,tidegate::scaler=off,tidegate::instance=off");
+    let filter = tracing_subscriber::EnvFilter::new(
+        "error,tidegate::control=off,tidegate::health=off,tidegate::scaler=off,tidegate::instance=off",
+    );
     // Where somebody else has a subscriber already, theirs is as good.
     let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).try_init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::load::{self, Tally};
 use super::say;
-use super::stage::{Folder, ScaledStage};
+use super::stage::ScaledStage;
 use crate::admin::Control;
 use crate::admin::scaling::{Answer, Ask, PoolScaler, Record};
 use crate::cli::Failure;
@@ -72,7 +72,13 @@ pub(super) async fn play(length: Duration) -> Result<ExitCode, Failure> {
         }
     }
     running.iter().for_each(|goes_on| goes_on.set(false));
-    let asked = stage.handle.scaler(Ask::History { pool: "tools".to_owned(), since: None, until: None, limit: None, all: false });
+    let asked = stage.handle.scaler(Ask::History {
+        pool: "tools".to_owned(),
+        since: None,
+        until: None,
+        limit: None,
+        all: false,
+    });
     let Ok(Answer::History(history)) = asked.await else { return Err(anyhow!("the history cannot be read").into()) };
     stage.strike().await;
     let mut tally = tally.borrow_mut();
@@ -82,7 +88,10 @@ pub(super) async fn play(length: Duration) -> Result<ExitCode, Failure> {
 }
 
 fn invitation(stage: &ScaledStage) -> String {
-    let mut text = format!("\nTidegate listens on http://{}; behind it is one upstream process that takes four requests at once,", stage.web);
+    let mut text = format!(
+        "\nTidegate listens on http://{}; behind it is one upstream process that takes four requests at once,",
+        stage.web
+    );
     text += "\neach for 100 ms. Now a load rises to twenty at once, and falls again.\n";
     for note in &stage.notes {
         text += &format!("{note}\n");
@@ -130,7 +139,11 @@ impl Show {
         for instance in &pool.instances {
             let told = matches!(instance.state.as_str(), "ready" | "draining" | "backoff" | "quarantined");
             if told && self.states.get(&instance.id) != Some(&instance.state) {
-                let after = if instance.state == "ready" { format!(", {:.1} s after it was ordered", instance.age_seconds) } else { String::new() };
+                let after = if instance.state == "ready" {
+                    format!(", {:.1} s after it was ordered", instance.age_seconds)
+                } else {
+                    String::new()
+                };
                 say(begun, &format!("    {} is {}{after}", instance.id, instance.state));
             }
         }

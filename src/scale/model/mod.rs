@@ -84,7 +84,7 @@ impl Model {
     const WAITS: f64 = 0.2;
     const QUIET: f64 = 3.0;
     const FAILURE_MEMORY: f64 = 30.0;
-    /// No step down before so many seconds were looked at without a gap.
+    /// No step down before so many seconds were looked at without a gap; fewer where nothing is held that long anyway.
     const WHOLE: f64 = 30.0;
     const STARTS: usize = 20;
     const YOUNG: f64 = 600.0;
@@ -105,7 +105,7 @@ impl Model {
         let count = |slots: f64| (slots / capacity - 1e-9).ceil().max(0.0);
         let extra = f64::from(self.ailing);
         let mut steady = bounds(count(slots) + extra);
-        let mut up = bounds(count(slots + terms.backlog / drain(settings, terms.service_time)) + extra);
+        let mut up = bounds(count(slots + terms.backlog / drain(settings, &terms)) + extra);
         let mut reason = if up > steady { "backlog" } else { base };
         let loose = bounds(count(slots * (1.0 + settings.down.tolerance.clamp(0.0, 1.0))) + extra);
 
@@ -119,7 +119,9 @@ impl Model {
         let (mut floor, mut soon) = (kept(terms.hold), kept((terms.hold / 3.0).min(15.0)));
         if settings.min == 0 {
             let idle = self.clock - self.active;
-            if idle >= settings.idle_for.max(terms.hold) {
+            // Who sleeps is not woken by having been awake not long ago, nor by having just been configured.
+            let sleeps = current == 0 && self.active < self.clock;
+            if sleeps || idle >= settings.idle_for.max(terms.hold) {
                 (up, steady, floor, soon, reason) = (0, 0, 0, 0, "idle");
             } else if current == 0 && self.active == self.clock {
                 up = bounds(f64::from(up.max(settings.wake_to)));
@@ -145,7 +147,8 @@ impl Model {
             Some("queue")
         } else if recent(self.failed, Self::FAILURE_MEMORY) {
             Some("start_failures")
-        } else if proposal.down >= current || self.clock - self.whole_since < Self::WHOLE {
+        } else if proposal.down >= current || self.clock - self.whole_since < settings.hold.min.clamp(3.0, Self::WHOLE)
+        {
             (proposal.soon < current).then_some("hold")
         } else {
             None
@@ -348,9 +351,11 @@ impl Model {
     }
 }
 
-/// In how many seconds what waits is to be worked off.
-fn drain(settings: &Settings, service_time: f64) -> f64 {
-    (8.0 * settings.slo.wait).clamp(1.0, 10.0).max(service_time)
+/// In how many seconds what waits is to be worked off: in some times what may be waited, and sooner where instances are up sooner. Who waits for an
+/// answer before asking again hides load in the queue, and shows it only as fast as the queue shrinks.
+fn drain(settings: &Settings, terms: &Terms) -> f64 {
+    let wait = settings.slo.wait;
+    (8.0 * wait).clamp(1.0, 10.0).min(terms.lead.max(2.0 * wait)).max(terms.service_time)
 }
 
 /// The work that would wait by the time new capacity lands if there were only what the load itself asks for, so that a boost does not call

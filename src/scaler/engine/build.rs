@@ -6,8 +6,8 @@ use super::shared::Shared;
 use crate::config::model::{self, Leader};
 use crate::scale::LeaderKind;
 use crate::scaler::{
-    Alone, Driver, DriverError, Election, ElectionError, ErrorKind, Exec, External, FileLock, ProcessDriver, RedisLock, Standing, Systemd,
-    Webhook,
+    Alone, Driver, DriverError, Election, ElectionError, ErrorKind, Exec, External, FileLock, ProcessDriver, RedisLock,
+    Standing, Systemd, Webhook,
 };
 
 /// A pool's driver, made of its configuration.
@@ -154,11 +154,8 @@ pub(super) fn election(settings: &Leader, identity: &str) -> Box<dyn Election> {
 
 #[cfg(feature = "kubernetes")]
 fn lease(settings: &Leader, identity: &str) -> Box<dyn Election> {
-    let access = crate::scaler::kubernetes::Access {
-        kubeconfig: None,
-        context: None,
-        namespace: settings.namespace.clone(),
-    };
+    let access =
+        crate::scaler::kubernetes::Access { kubeconfig: None, context: None, namespace: settings.namespace.clone() };
     Box::new(crate::scaler::kubernetes::Lease::new(access, &*settings.name, identity, settings.lease))
 }
 

@@ -103,7 +103,8 @@ fn wait(samples: &[Sample]) -> f64 {
 }
 
 fn errors(samples: &[Sample]) -> f64 {
-    let (errors, all) = samples.iter().fold((0.0, 0.0), |(errors, all), sample| (errors + sample.errors, all + sample.completions));
+    let (errors, all) =
+        samples.iter().fold((0.0, 0.0), |(errors, all), sample| (errors + sample.errors, all + sample.completions));
     if all > 0.0 { (errors / all).min(1.0) } else { 0.0 }
 }
 
@@ -145,7 +146,8 @@ mod tests {
         let over = ledger.step(1, 2.0, 131.0, |_, _| Vec::new());
         assert_eq!(over[0].1.verdict, "not all of its 2 instances became ready");
         ledger.begin(&step(200.0, 3, 2), 30.0);
-        let seen = |from: f64, _| if from < 200.0 { vec![sample(190.0, 0.0, 0.0)] } else { vec![sample(220.0, 0.0, 7.0)] };
+        let seen =
+            |from: f64, _| if from < 200.0 { vec![sample(190.0, 0.0, 0.0)] } else { vec![sample(220.0, 0.0, 7.0)] };
         assert_eq!(ledger.step(2, 2.0, 231.0, seen)[0].1.verdict, "errors rose from 0.0 % to 7.0 %");
     }
 }

@@ -32,8 +32,6 @@ const BUSY_LIST: f64 = 0.2;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// From one look at what instances use to the next.
 const USAGE_EVERY: f64 = 5.0;
-/// A decision that changes nothing is recorded so often.
-const RECORD_EVERY: f64 = 60.0;
 
 /// What an operator wants of a pool's scaler.
 #[derive(Debug)]
@@ -397,7 +395,12 @@ impl PoolEngine {
         self.fleet = Fleet::restore(&self.name, saved.fleet, settings);
         self.tally = saved.tally;
         (self.paused_until, self.set) = (saved.paused_until, saved.set);
-        let last = self.shared.store.borrow().as_ref().and_then(|store| store.history(&self.name, None, None, 1, false).records.pop());
+        let last = self
+            .shared
+            .store
+            .borrow()
+            .as_ref()
+            .and_then(|store| store.history(&self.name, None, None, 1, false).records.pop());
         if let (Some(driver), Some(record)) = (&self.built.driver, last) {
             driver.resume(ScaleRequest {
                 desired: record.decision.desired,
@@ -449,9 +452,15 @@ impl PoolEngine {
         let mut seen = match &self.own {
             Some((at, before)) => view::between(before, &own, now - at),
             // Whatever was counted before we looked says nothing about a second.
-            None => Observed { in_flight: own.in_flight, queue: own.queue as f64, oldest_wait: own.oldest_wait, ..Observed::default() },
+            None => Observed {
+                in_flight: own.in_flight,
+                queue: own.queue as f64,
+                oldest_wait: own.oldest_wait,
+                ..Observed::default()
+            },
         };
-        let leaving = self.sent.iter().flat_map(|(replicas, _)| replicas).filter(|replica| replica.intent != Intent::Serve);
+        let leaving =
+            self.sent.iter().flat_map(|(replicas, _)| replicas).filter(|replica| replica.intent != Intent::Serve);
         let leaving = leaving.map(|replica| replica.address.to_string()).collect();
         let told = PoolSignals { leaving: if self.leads() { leaving } else { Vec::new() }, ..own.clone() };
         self.shared.own.borrow_mut().insert(self.name.to_string(), told);
@@ -537,6 +546,7 @@ impl PoolEngine {
 
     /// Tells control, the log and the tally.
     fn pass_on(&mut self, plan: Plan) {
+        let now = self.shared.now();
         for news in &plan.news {
             let (pool, instance) = (&self.name, &news.id);
             if news.bad {
@@ -544,7 +554,11 @@ impl PoolEngine {
             } else {
                 tracing::info!(%pool, %instance, "{} → {}: {}", news.from, news.to, news.why);
             }
-            self.tally.heard(news);
+            self.tally.heard(news, now);
+            if news.from == "draining" && matches!(news.to, "stopping" | "gone") {
+                let left = self.readings.iter().find(|reading| reading.replica.as_deref() == Some(&news.id));
+                self.tally.sessions_cut += left.map_or(0, |reading| reading.sessions as u64);
+            }
         }
         self.tally.started(&plan.started, plan.start_failures);
         self.started.extend(&plan.started);
@@ -556,8 +570,10 @@ impl PoolEngine {
 
     /// Tells control who is there, if that is something new.
     fn send(&mut self, replicas: Vec<Replica>) {
-        let learns = self.config.pool.get(&*self.name).is_some_and(|pool| pool.max_concurrency == Some(MaxConcurrency::Learn));
-        let capacity = self.last.as_ref().map(|record| record.decision.terms.capacity).filter(|capacity| *capacity >= 1.0);
+        let learns =
+            self.config.pool.get(&*self.name).is_some_and(|pool| pool.max_concurrency == Some(MaxConcurrency::Learn));
+        let capacity =
+            self.last.as_ref().map(|record| record.decision.terms.capacity).filter(|capacity| *capacity >= 1.0);
         let learned = capacity.filter(|_| learns).map(|capacity| capacity.ceil() as u32);
         let set = (replicas, learned);
         if self.sent.as_ref() != Some(&set) {
@@ -608,7 +624,12 @@ impl PoolEngine {
         self.keep(true);
         let Some(driver) = self.built.driver.clone() else { return };
         let stops = self.scaler().is_some_and(|scaler| scaler.stop_on_exit);
-        let grace = self.config.pool.get(&*self.name).and_then(FleetSettings::of).map_or(Duration::ZERO, |settings| settings.grace);
+        let grace = self
+            .config
+            .pool
+            .get(&*self.name)
+            .and_then(FleetSettings::of)
+            .map_or(Duration::ZERO, |settings| settings.grace);
         if !stops || driver.by_count() {
             return;
         }

@@ -23,7 +23,8 @@ impl Sampler {
         let in_flight: u32 = pool.members.iter().map(|member| member.upstream.load.in_flight()).sum();
         self.in_flight += f64::from(in_flight);
         self.looks += 1.0;
-        self.oldest_wait = self.oldest_wait.max(pool.kept.queue.oldest().map_or(Duration::ZERO, |since| now.since(since)));
+        self.oldest_wait =
+            self.oldest_wait.max(pool.kept.queue.oldest().map_or(Duration::ZERO, |since| now.since(since)));
     }
 
     /// What was seen since this was last called; counts are since the start.

@@ -100,7 +100,10 @@ impl Shared {
             code: "HOST_MEMORY".to_owned(),
             severity: "warning".to_owned(),
             pool: None,
-            text: format!("{} MiB of memory are free here, less than `host_memory_floor`: nothing is started", free >> 20),
+            text: format!(
+                "{} MiB of memory are free here, less than `host_memory_floor`: nothing is started",
+                free >> 20
+            ),
             advice: "free memory, or lower `scaler.host_memory_floor`".to_owned(),
         })
     }

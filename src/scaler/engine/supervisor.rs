@@ -36,6 +36,8 @@ pub(super) struct Supervisor {
     config: Option<Arc<Config>>,
     election: Option<(Leader, JoinHandle<()>)>,
     peers: Option<Peers>,
+    /// Pools whose scaler has panicked, until it is started anew.
+    broken: BTreeMap<String, f64>,
     housekeeping: f64,
 }
 
@@ -73,6 +75,7 @@ impl Supervisor {
             config: None,
             election: None,
             peers: None,
+            broken: BTreeMap::new(),
             housekeeping: 0.0,
         }
     }
@@ -111,7 +114,9 @@ impl Supervisor {
 
     /// What of the whole configuration is not one pool's.
     fn settle_in(&mut self, config: &Config, before: Option<&Config>) {
-        let peers = |config: &Config| (config.scaler.peers.clone(), config.scaler.peer_token.clone(), config.admin.token.clone());
+        let peers = |config: &Config| {
+            (config.scaler.peers.clone(), config.scaler.peer_token.clone(), config.admin.token.clone())
+        };
         if before.map(peers) != Some(peers(config)) {
             let token = config.scaler.peer_token.as_ref().or(config.admin.token.as_ref());
             let urls = &config.scaler.peers;
@@ -192,9 +197,20 @@ impl Supervisor {
 
     /// A scaler for each pool that has one; those that have been taken out leave.
     fn follow(&mut self, config: &Arc<Config>) {
+        let now = self.shared.now();
+        let ended = self.pools.iter().filter(|(_, running)| running.task.is_finished() && !running.retiring);
+        for (pool, _) in ended {
+            // Only a bug ends it early. The others go on, and so do its instances.
+            tracing::error!(
+                pool,
+                "the pool's scaler has ended by a panic, which is a bug of Tidegate's; it is started anew in 10 s"
+            );
+            self.broken.insert(pool.clone(), now + 10.0);
+        }
         self.pools.retain(|_, running| !running.task.is_finished());
+        self.broken.retain(|_, until| *until > now);
         for (name, pool) in &config.pool {
-            if pool.scaler.is_none() {
+            if pool.scaler.is_none() || self.broken.contains_key(name) {
                 continue;
             }
             match self.pools.get_mut(name) {
@@ -371,7 +387,9 @@ async fn campaign(mut election: Box<dyn Election>, lease: Duration, shared: Rc<S
             }
             Err(error) => {
                 if role.problem.is_none() {
-                    tracing::warn!("nobody knows who decides about instances, so their numbers stay as they are: {error}");
+                    tracing::warn!(
+                        "nobody knows who decides about instances, so their numbers stay as they are: {error}"
+                    );
                 }
                 role.standing.leads = false;
                 role.problem = Some(Finding {

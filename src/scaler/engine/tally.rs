@@ -27,6 +27,8 @@ pub(super) struct Tally {
     pub(super) driver_errors: BTreeMap<String, u64>,
     /// The last step that was done: whether up, and when.
     last: Option<(bool, f64)>,
+    /// Since when instances drain, by id.
+    draining: BTreeMap<String, f64>,
     #[serde(skip)]
     pub(super) histograms: Histograms,
 }
@@ -83,7 +85,14 @@ impl Tally {
     }
 
     /// Something has become of an instance.
-    pub(super) fn heard(&mut self, news: &News) {
+    pub(super) fn heard(&mut self, news: &News, now: f64) {
+        if news.to == "draining" {
+            self.draining.insert(news.id.clone(), now);
+        } else if let Some(since) = self.draining.remove(&news.id)
+            && matches!(news.to, "stopping" | "gone")
+        {
+            self.histograms.drains.record(span(now - since));
+        }
         if news.to == "gone" {
             let why = match news.from {
                 "stopping" => "stopped",
@@ -93,11 +102,6 @@ impl Tally {
             };
             *self.stops.entry(why.to_owned()).or_default() += 1;
         }
-    }
-
-    /// An instance has finished what it had.
-    pub(super) fn drained(&self, seconds: f64) {
-        self.histograms.drains.record(span(seconds));
     }
 
     /// Time has passed, with so many instances in each state.

@@ -43,7 +43,9 @@ pub(super) fn members(
             in_flight,
             requests: reading.map_or(0, |reading| reading.requests),
             sessions: reading.map_or(0, |reading| reading.sessions as u64),
-            warming: state == State::Ready && member.effective_weight > 0.0 && member.effective_weight < f64::from(member.weight),
+            warming: state == State::Ready
+                && member.effective_weight > 0.0
+                && member.effective_weight < f64::from(member.weight),
             reason: member.reason.clone(),
         };
         Some((address, seen))
@@ -144,7 +146,8 @@ mod tests {
     #[test]
     fn shares_are_means_of_those_that_are_known() {
         let usage = |cpu| Usage { cpu_share: cpu, ..Usage::default() };
-        let all = [("a".to_owned(), usage(Some(0.5))), ("b".to_owned(), usage(Some(1.0))), ("c".to_owned(), usage(None))];
+        let all =
+            [("a".to_owned(), usage(Some(0.5))), ("b".to_owned(), usage(Some(1.0))), ("c".to_owned(), usage(None))];
         assert_eq!(usage_shares(&BTreeMap::from(all)), (Some(0.75), None));
     }
 }

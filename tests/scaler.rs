@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::*;
@@ -79,6 +80,18 @@ fn ready(pool: &PoolScaler) -> Vec<&InstanceStatus> {
     pool.instances.iter().filter(|instance| instance.state == "ready").collect()
 }
 
+/// For what takes its time on purpose: a load that has gone is believed only when it has stayed away for a while.
+async fn patiently<T>(proxy: &Proxy, what: &str, look: impl Fn(&PoolScaler) -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        if let Some(found) = scaler(proxy).await.and_then(|pool| look(&pool)) {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 async fn until_ready(proxy: &Proxy, count: usize) -> Vec<InstanceStatus> {
     until_scaler(proxy, &format!("{count} instances are ready"), |pool| {
         let ready = ready(pool);
@@ -148,7 +161,7 @@ async fn load_brings_instances_and_its_end_drains_them_and_no_request_fails() {
     let load = Load::start(proxy.address("web"), 16);
     until_scaler(&proxy, "four are ready", |pool| (ready(pool).len() >= 4).then_some(())).await;
     assert!(load.ends_well().await > 20);
-    let last = until_scaler(&proxy, "one is left", |pool| (pool.instances.len() == 1).then(|| pool.clone())).await;
+    let last = patiently(&proxy, "one is left", |pool| (pool.instances.len() == 1).then(|| pool.clone())).await;
     assert_eq!((last.desired, last.min, last.max, last.driver.as_str()), (1, 1, 6, "process"));
     eventually("the processes are gone", || mark.alive().len() == 1).await;
 
@@ -231,7 +244,7 @@ async fn an_empty_pool_sleeps_and_the_first_request_wakes_it() {
     for answer in asked {
         assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
     }
-    until_scaler(&proxy, "it sleeps again", |pool| pool.instances.is_empty().then_some(())).await;
+    patiently(&proxy, "it sleeps again", |pool| pool.instances.is_empty().then_some(())).await;
     eventually("the process is gone", || mark.alive().is_empty()).await;
     assert_eq!(proxy.client().get("/").await.status, 200, "and is woken again");
     proxy.stop().await;

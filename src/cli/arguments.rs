@@ -142,7 +142,7 @@ pub(super) struct DemoArguments {
     /// End by itself after so long, with a load of its own and a summary
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=600))]
     pub(super) seconds: Option<u32>,
-    /// Show the scaler instead: a load rises and falls, upstream processes come and go with it, and why; 45 seconds unless told
+    /// Show the scaler instead: a load rises and falls, upstream processes come and go with it, and why; 55 seconds unless told
     #[arg(long)]
     pub(super) scale: bool,
 }

@@ -19,7 +19,7 @@ use crate::cli::status::latency;
 use crate::cli::upstream::interrupted;
 
 /// How long it takes unless somebody says otherwise.
-pub(super) const LENGTH: Duration = Duration::from_secs(45);
+pub(super) const LENGTH: Duration = Duration::from_secs(55);
 /// How often it looks for something new.
 const LOOK: Duration = Duration::from_millis(100);
 /// Clients that ask without a pause, when most do.

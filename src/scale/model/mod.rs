@@ -120,10 +120,10 @@ impl Model {
         if settings.min == 0 {
             let idle = self.clock - self.active;
             // Who sleeps is not woken by having been awake not long ago, nor by having just been configured.
-            let sleeps = current == 0 && self.active < self.clock;
+            let sleeps = current == 0 && !is_demand(seen, &look);
             if sleeps || idle >= settings.idle_for.max(terms.hold) {
                 (up, steady, floor, soon, reason) = (0, 0, 0, 0, "idle");
-            } else if current == 0 && self.active == self.clock {
+            } else if current == 0 {
                 up = bounds(f64::from(up.max(settings.wake_to)));
                 (floor, reason) = (floor.max(up), "wake");
             }
@@ -214,7 +214,7 @@ impl Model {
         if seen.start_failures > 0 || seen.start_blocked {
             self.failed = Some(self.clock);
         }
-        if slice.arrivals > 0.0 || look.queue > 0.0 || slice.in_flight > 0.0 || seen.streams > 0.0 {
+        if is_demand(seen, look) {
             self.active = self.clock;
         }
         let unhealthy = seen.count(Phase::Unhealthy);
@@ -349,6 +349,11 @@ impl Model {
         }
         floor
     }
+}
+
+/// Whether anybody wants anything.
+fn is_demand(seen: &Observed, look: &Look) -> bool {
+    look.slice.arrivals > 0.0 || look.queue > 0.0 || look.slice.in_flight > 0.0 || seen.streams > 0.0
 }
 
 /// In how many seconds what waits is to be worked off: in some times what may be waited, and sooner where instances are up sooner. Who waits for an

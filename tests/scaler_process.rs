@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -16,8 +16,11 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use support::{client, soon, until};
 use tempfile::TempDir;
 use tidegate::config::model;
-use tidegate::scale::StopSignal;
-use tidegate::scaler::{Driver, DriverError, ErrorKind, Found, Life, Order, ProcessDriver};
+use tidegate::health::State;
+use tidegate::scale::{StopSignal, VictimOrder};
+use tidegate::scaler::fleet::{Action, Input, Saved, Seen};
+use tidegate::scaler::{Driver, DriverError, ErrorKind, Fleet, FleetSettings, Found, Life, Order, ProcessDriver};
+use tidegate::snapshot::{Intent, Replica};
 use tidegate::types::{Address, Size};
 
 const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
@@ -578,4 +581,145 @@ impl Write for Into {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The fleet's life with real processes; control's checks are connections.
+struct Loop {
+    fleet: Fleet,
+    driver: ProcessDriver,
+    begun: Instant,
+    wanted: u32,
+    draining: BTreeSet<Address>,
+    starts: usize,
+    /// The fewest that answered at a time, since it was last set.
+    fewest: usize,
+}
+
+impl Loop {
+    fn new(ground: &Ground, settings: &model::Process, saved: Saved) -> Loop {
+        Loop {
+            fleet: Fleet::restore("app", saved, fleet_settings(settings)),
+            driver: ground.driver(settings),
+            begun: Instant::now(),
+            wanted: 3,
+            draining: BTreeSet::new(),
+            starts: 0,
+            fewest: 0,
+        }
+    }
+
+    async fn step(&mut self) -> Vec<Found> {
+        let now = 1e6 + self.begun.elapsed().as_secs_f64();
+        let found = self.driver.list().await.expect("a list");
+        let mut seen = BTreeMap::new();
+        for address in found.iter().filter_map(|one| one.address.clone()) {
+            let Address::Ip(place) = address else { continue };
+            let up = tokio::net::TcpStream::connect(place).await.is_ok();
+            let state = if up { State::Ready } else { State::Starting };
+            let state = if self.draining.contains(&address) { State::Drained } else { state };
+            let (since, reason) = (None, state.to_string());
+            let counts = Seen { state, since, in_flight: 0, requests: 0, sessions: 0, warming: false, reason };
+            seen.insert(address, counts);
+        }
+        self.fewest = self.fewest.min(seen.values().filter(|seen| seen.state == State::Ready).count());
+        let input = Input {
+            found: Some(&found),
+            seen: &seen,
+            usage: &BTreeMap::new(),
+            wanted: Some(self.wanted),
+            cordon: 0,
+            decision: "d1",
+            generation: 1,
+            reason: "level",
+            may_start: 10,
+            may_stop: true,
+            random: 7,
+        };
+        let plan = self.fleet.step(&input, now);
+        for news in &plan.news {
+            println!("{} {} → {}: {}", news.id, news.from, news.to, news.why);
+        }
+        let drains = |replica: &&Replica| matches!(replica.intent, Intent::Drain { .. });
+        self.draining = plan.replicas.iter().filter(drains).map(|replica| replica.address.clone()).collect();
+        for action in plan.actions {
+            let result = match &action {
+                Action::Start(order) => {
+                    self.starts += 1;
+                    self.driver.start(order).await
+                }
+                Action::Stop { id, grace } => self.driver.stop(id, *grace).await,
+                Action::Scale(_) | Action::Mark(_) => unreachable!("they are started one by one"),
+            };
+            self.fleet.acted(&action, &result, now);
+        }
+        found
+    }
+
+    /// Steps until all that are wanted are ready and nobody else is there. Answers their process numbers.
+    async fn settle(&mut self) -> BTreeSet<i32> {
+        self.fewest = usize::MAX;
+        until("all are ready", async || {
+            let found = self.step().await;
+            let status = self.fleet.status(0.0);
+            let ready = status.iter().filter(|one| one.state == "ready" && !one.outdated).count();
+            let rest = ready == self.wanted as usize && status.len() == ready && found.len() == ready;
+            rest.then(|| found.iter().map(pid).collect())
+        })
+        .await
+    }
+}
+
+fn fleet_settings(process: &model::Process) -> FleetSettings {
+    FleetSettings {
+        spec: tidegate::scaler::process::spec(process),
+        by_count: false,
+        ordinal: false,
+        max: 10,
+        drain_requests: Duration::from_secs(5),
+        drain_sessions: Duration::from_secs(5),
+        grace: process.grace,
+        victim: VictimOrder::Newest,
+        max_age: None,
+        max_requests: None,
+        max_memory: None,
+        backoff: 0.05,
+        max_backoff: 0.5,
+        quarantine_after: 3,
+        start_deadline: None,
+        unhealthy_for: 60.0,
+        converge: 300.0,
+    }
+}
+
+#[tokio::test]
+async fn a_fleet_of_real_processes_is_replaced_found_again_and_rolled() {
+    let ground = Ground::new();
+    let settings = ground.server();
+    let mut fleet = Loop::new(&ground, &settings, Saved::default());
+    let first = fleet.settle().await;
+    assert_eq!((first.len(), fleet.starts), (3, 3));
+
+    let killed = *first.first().expect("one of them");
+    kill_process(pid_of(killed), Signal::KILL).expect("killed");
+    until("it is gone", async || (!is_alive(killed)).then_some(())).await;
+    let second = fleet.settle().await;
+    assert_eq!((second.intersection(&first).count(), fleet.starts), (2, 4), "one was replaced, once");
+
+    // Another proxy, with the state and without.
+    for saved in [fleet.fleet.save(), Saved::default()] {
+        fleet = Loop::new(&ground, &settings, saved);
+        assert_eq!((fleet.settle().await, fleet.starts), (second.clone(), 0));
+    }
+
+    let mut other = settings.clone();
+    other.env.insert("BUILD".to_owned(), "2".to_owned());
+    fleet.driver.configure(&other);
+    fleet.fleet.adopt(fleet_settings(&other));
+    let third = fleet.settle().await;
+    assert_eq!((third.intersection(&second).count(), fleet.starts), (0, 3));
+    assert!(fleet.fewest >= 3, "{} answered at a time", fleet.fewest);
+
+    fleet.wanted = 0;
+    fleet.settle().await;
+    assert_eq!(ground.living(), Vec::<i32>::new());
 }

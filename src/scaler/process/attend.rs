@@ -199,6 +199,7 @@ impl Shared {
         let Some(record) = lock(&self.instances).get(id).map(|instance| instance.record.clone()) else { return };
         // Another proxy on the same folder may have asked, or seen how it ended.
         let written = Record::read(&self.folder, id).filter(|written| written.process == record.process);
+        let is_written = written.is_some();
         let asked = killed || record.stopping.or(written.as_ref().and_then(|written| written.stopping)).is_some();
         let seen = written.and_then(|written| written.ended);
         let memory = record.cgroup.as_deref().and_then(cgroup::out_of_memory);
@@ -215,7 +216,10 @@ impl Shared {
         }
         let ended = Ended { how: how.clone(), asked, at: unix_now() };
         let record = Record { ended: Some(ended), ..record };
-        let _ = record.write(&self.folder);
+        // Where it is gone, another proxy has cleared this end away already.
+        if is_written {
+            let _ = record.write(&self.folder);
+        }
         self.note(&record, Life::Ended { how, asked });
         self.changed.notify_one();
     }

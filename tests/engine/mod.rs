@@ -119,7 +119,9 @@ impl Engine {
         let label = format!("tidegate.pool={pool}");
         let filters = std::collections::HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let listed = self.docker.list_containers(Some(options)).await.expect("the engine lists");
+        // bollard cannot read a listing in which there is a state that Docker does not have; Podman's do not last.
+        let listed =
+            until("the engine lists", async || self.docker.list_containers(Some(options.clone())).await.ok()).await;
         listed.into_iter().filter_map(|container| container.id).collect()
     }
 

@@ -4,15 +4,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::stream::{StreamExt, iter};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::{Instant, sleep};
 
 use super::container;
 use super::engine::{CALL, Engine};
-use super::mine::{Look, Mine, POOL, State};
+use super::mine::{Inspected, Listed, Look, Mine, POOL, State};
 use super::trouble::{Trouble, missing_image};
 use crate::config::model;
 use crate::scaler::{DriverError, ErrorKind, Found, InstanceId, Life, Order};
@@ -77,11 +77,10 @@ impl Containers {
 
     /// All of the pool's, whatever they are doing.
     pub(super) async fn mine(&self) -> Result<Vec<Mine>, Trouble> {
-        let filters = HashMap::from([("label".to_owned(), vec![format!("{POOL}={}", self.pool)])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let listed = self.engine.client().list_containers(Some(options)).await?;
-        let mine: Vec<_> =
-            listed.into_iter().filter_map(|summary| Mine::read(summary, &self.pool, &self.settings)).collect();
+        let filters = serde_json::json!({ "label": [format!("{POOL}={}", self.pool)] }).to_string();
+        let filters = utf8_percent_encode(&filters, NON_ALPHANUMERIC);
+        let listed: Vec<Listed> = self.engine.ask(format!("/containers/json?all=true&filters={filters}")).await?;
+        let mine: Vec<_> = listed.into_iter().filter_map(|it| Mine::read(it, &self.pool, &self.settings)).collect();
         let newest = mine.iter().map(|it| it.generation).max().unwrap_or(0);
         self.newest.set(self.newest.get().max(newest));
         Ok(mine)
@@ -124,13 +123,13 @@ impl Containers {
     }
 
     async fn look(&self, it: Mine) -> Result<(), Trouble> {
-        let seen = match self.engine.client().inspect_container(&it.container, None).await.map_err(Trouble::from) {
+        let seen: Inspected = match self.engine.ask(format!("/containers/{}/json", it.container)).await {
             Ok(seen) => seen,
             // Removed in between.
             Err(trouble) if trouble.status() == Some(404) => return Ok(()),
             Err(trouble) => return Err(trouble),
         };
-        let mut look = Look::at(seen.state.unwrap_or_default());
+        let mut look = Look::at(&seen.state);
         if it.state == State::Ended
             && let Some(line) = self.last_words(&it.container).await
         {

@@ -3,10 +3,13 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Response, Uri};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -47,6 +50,25 @@ impl Engine {
         &self.client
     }
 
+    /// What the engine answers to a GET, read as `T`.
+    ///
+    /// Why not bollard's own reading: it knows certain words only, and another engine's word for one container's state would make the whole
+    /// listing unreadable (Podman's `stopped` does).
+    pub(super) async fn ask<T: DeserializeOwned>(&self, path: String) -> Result<T, Trouble> {
+        let uri: Uri = path.parse().map_err(|_| std::io::Error::other(format!("{path} is no path")))?;
+        let mut request = BollardRequest::new(bollard::body_full(Default::default()));
+        *request.uri_mut() = uri;
+        let answer = exchange(self.socket.clone(), request).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(Error::from)?.to_bytes();
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| Trouble::Unreadable(error.to_string()));
+        }
+        let said = serde_json::from_slice(&body).map(|Said { message }| message);
+        let message = said.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned());
+        Err(Error::DockerResponseServerError { status_code: status.as_u16(), message }.into())
+    }
+
     /// A whole conversation, within the usual time.
     pub(super) async fn within<T>(&self, talk: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
         self.within_span(CALL, talk).await
@@ -60,6 +82,12 @@ impl Engine {
     ) -> Result<T, Trouble> {
         timeout(span, talk).await.unwrap_or(Err(Trouble::Slow(span)))
     }
+}
+
+/// What engines say when they refuse.
+#[derive(Deserialize)]
+struct Said {
+    message: String,
 }
 
 /// One request and its answer's head over a connection of its own.

@@ -1,6 +1,7 @@
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum};
+use serde::Deserialize;
 
 use crate::config::model;
 use crate::scaler::InstanceId;
@@ -18,6 +19,63 @@ pub(super) const SPEC: &str = "tidegate.spec";
 pub(super) const DECISION: &str = "tidegate.decision";
 /// The leader's generation that made it.
 pub(super) const GENERATION: &str = "tidegate.generation";
+
+/// What a listing says of a container, as far as it matters to us. Words are not checked here: engines have their own.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Listed {
+    id: String,
+    #[serde(default)]
+    labels: Option<HashMap<String, String>>,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    ports: Option<Vec<Port>>,
+    #[serde(default)]
+    network_settings: Option<Networks>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Port {
+    #[serde(default, rename = "IP")]
+    ip: String,
+    private_port: u16,
+    #[serde(default)]
+    public_port: u16,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Networks {
+    #[serde(default)]
+    networks: Option<HashMap<String, Endpoint>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Endpoint {
+    #[serde(default, rename = "IPAddress")]
+    ip: String,
+    #[serde(default, rename = "GlobalIPv6Address")]
+    ipv6: String,
+}
+
+/// What a closer look says of a container.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Inspected {
+    pub(super) state: Condition,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Condition {
+    #[serde(rename = "OOMKilled")]
+    oom_killed: bool,
+    exit_code: i64,
+    error: String,
+    started_at: String,
+}
 
 /// A container of ours, by what a listing says of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,24 +105,25 @@ pub(super) enum State {
 }
 
 impl Mine {
-    /// None where it is not ours after all, or tells too little.
-    pub(super) fn read(summary: ContainerSummary, pool: &str, settings: &model::Docker) -> Option<Self> {
-        let address = address(&summary, settings);
-        let labels = summary.labels?;
+    /// None where it is not ours after all.
+    pub(super) fn read(listed: Listed, pool: &str, settings: &model::Docker) -> Option<Self> {
+        let address = address(&listed, settings);
+        let labels = listed.labels?;
         if labels.get(POOL).is_none_or(|name| name != pool) {
             return None;
         }
-        use ContainerSummaryStateEnum as Engine;
-        let state = match summary.state.unwrap_or(Engine::EMPTY) {
-            Engine::EMPTY | Engine::CREATED => State::Made,
-            Engine::RUNNING | Engine::RESTARTING => State::Runs,
-            Engine::PAUSED => State::Paused,
-            Engine::STOPPING => State::Stops,
-            Engine::EXITED | Engine::DEAD => State::Ended,
-            Engine::REMOVING => State::Removing,
+        let state = match listed.state.as_str() {
+            "created" | "configured" | "initialized" | "" => State::Made,
+            "paused" => State::Paused,
+            // Podman's `stopped` is about to become `exited`, and does not know the exit code yet.
+            "stopping" | "stopped" => State::Stops,
+            "exited" | "dead" => State::Ended,
+            "removing" => State::Removing,
+            // `running`, `restarting`; what is not known is held as it is.
+            _ => State::Runs,
         };
         Some(Mine {
-            container: summary.id?,
+            container: listed.id,
             instance: labels.get(INSTANCE)?.clone(),
             owner: labels.get(OWNER).cloned().unwrap_or_default(),
             spec: labels.get(SPEC).cloned(),
@@ -76,18 +135,17 @@ impl Mine {
 }
 
 /// Where it is reached: its own address on the network, or the port of this host that leads to it.
-fn address(summary: &ContainerSummary, settings: &model::Docker) -> Option<Address> {
+fn address(listed: &Listed, settings: &model::Docker) -> Option<Address> {
     let found = match &settings.network {
         Some(name) => {
-            let endpoint = summary.network_settings.as_ref()?.networks.as_ref()?.get(name)?;
-            let ip = [&endpoint.ip_address, &endpoint.global_ipv6_address];
-            let ip: IpAddr = ip.into_iter().flatten().find_map(|text| text.parse().ok())?;
+            let endpoint = listed.network_settings.as_ref()?.networks.as_ref()?.get(name)?;
+            let ip: IpAddr = [&endpoint.ip, &endpoint.ipv6].into_iter().find_map(|text| text.parse().ok())?;
             SocketAddr::new(ip, settings.port)
         }
         None => {
-            let ports = summary.ports.iter().flatten().filter(|port| port.private_port == settings.port);
+            let ports = listed.ports.iter().flatten().filter(|port| port.private_port == settings.port);
             ports
-                .filter_map(|port| Some(SocketAddr::new(port.ip.as_ref()?.parse().ok()?, port.public_port?)))
+                .filter_map(|port| Some(SocketAddr::new(port.ip.parse().ok()?, port.public_port)))
                 .find(|at| at.ip().is_loopback() && at.port() != 0)?
         }
     };
@@ -104,21 +162,20 @@ pub(super) struct Look {
 }
 
 impl Look {
-    pub(super) fn at(state: ContainerState) -> Self {
-        let how = how(&state);
-        Look { started: state.started_at.as_deref().and_then(seconds), how }
+    pub(super) fn at(condition: &Condition) -> Self {
+        Look { started: seconds(&condition.started_at), how: how(condition) }
     }
 }
 
 /// How a container ended, for people.
-fn how(state: &ContainerState) -> String {
-    if state.oom_killed == Some(true) {
+fn how(condition: &Condition) -> String {
+    if condition.oom_killed {
         return "out of memory".to_owned();
     }
-    if let Some(error) = state.error.as_deref().filter(|error| !error.is_empty()) {
-        return error.to_owned();
+    if !condition.error.is_empty() {
+        return condition.error.clone();
     }
-    let code = state.exit_code.unwrap_or(0);
+    let code = condition.exit_code;
     // Shells and engines add 128 to the signal that ended a process.
     let signal = match code - 128 {
         1 => " (SIGHUP)",
@@ -148,7 +205,7 @@ mod tests {
     use super::*;
 
     /// As an engine lists it.
-    fn listed(pool: &str, state: &str) -> ContainerSummary {
+    fn listed(pool: &str, state: &str) -> Listed {
         let text = serde_json::json!({
             "Id": "0123456789abcdef", "Names": ["/tidegate-tools-3"], "State": state,
             "Labels": { POOL: pool, INSTANCE: "tools-3", OWNER: "proxy-a", SPEC: "feed", GENERATION: "7", "team": "web" },
@@ -176,7 +233,7 @@ mod tests {
     fn what_is_not_labelled_ours_is_not_ours() {
         assert!(read("tools", "running", None).is_some());
         assert_eq!(read("tools2", "running", None), None);
-        let bare = ContainerSummary { labels: None, ..listed("tools", "running") };
+        let bare = Listed { labels: None, ..listed("tools", "running") };
         assert_eq!(Mine::read(bare, "tools", &super::super::tests::settings(|_| ())), None);
     }
 
@@ -209,6 +266,8 @@ mod tests {
             ("restarting", State::Runs),
             ("paused", State::Paused),
             ("stopping", State::Stops),
+            ("stopped", State::Stops),
+            ("something new", State::Runs),
             ("exited", State::Ended),
             ("dead", State::Ended),
             ("removing", State::Removing),
@@ -220,13 +279,7 @@ mod tests {
     #[test]
     fn an_end_is_told_in_words() {
         let ended = |exit_code, oom_killed, error: &str| {
-            let error = Some(error.to_owned());
-            how(&ContainerState {
-                exit_code: Some(exit_code),
-                oom_killed: Some(oom_killed),
-                error,
-                ..Default::default()
-            })
+            how(&Condition { exit_code, oom_killed, error: error.to_owned(), ..Default::default() })
         };
         assert_eq!(ended(3, false, ""), "exit code 3");
         assert_eq!(ended(137, false, ""), "exit code 137 (SIGKILL)");

@@ -14,6 +14,8 @@ pub(super) enum Trouble {
     Slow(Duration),
     /// It could not be talked to, or said no.
     Engine(Error),
+    /// It said something that is not what engines say.
+    Unreadable(String),
     /// In words already.
     Told(DriverError),
 }
@@ -21,6 +23,12 @@ pub(super) enum Trouble {
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         Trouble::Engine(error)
+    }
+}
+
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        Trouble::Engine(error.into())
     }
 }
 
@@ -63,7 +71,7 @@ impl Trouble {
                 answered(task, status_code, &message, settings)
             }
             Trouble::Engine(Error::DockerStreamError { error }) => answered(task, 500, &error, settings),
-            Trouble::Engine(Error::JsonDataError { message, .. }) => unreachable(
+            Trouble::Unreadable(message) | Trouble::Engine(Error::JsonDataError { message, .. }) => unreachable(
                 format!("{task}: {socket} gave an answer that cannot be read ({message})"),
                 "see whether a Docker or Podman engine listens there (`docker version`)".to_owned(),
             ),
@@ -164,6 +172,8 @@ fn answered(task: &str, status: u16, message: &str, settings: &model::Docker) ->
         (ErrorKind::Refused, advice)
     } else if !network.is_empty() && has(&["network"]) && has(&["not found", "no such"]) {
         (ErrorKind::Refused, format!("make it (`docker network create {network}`), or name another one with `network`"))
+    } else if has(&["memory limit"]) {
+        (ErrorKind::Refused, "raise `memory`; engines want at least 6 MiB".to_owned())
     } else if has(&["executable file not found", "exec format error", "oci runtime", "runc create failed", "crun:"]) {
         let advice = format!(
             "see with `docker run --rm {image}` whether the image has the `command` and is made for this machine"
@@ -171,8 +181,6 @@ fn answered(task: &str, status: u16, message: &str, settings: &model::Docker) ->
         (ErrorKind::Refused, advice)
     } else if has(&["unable to find user", "no matching entries in passwd", "no users found"]) {
         (ErrorKind::Refused, "`user` must be one of the image's, or a number".to_owned())
-    } else if has(&["memory limit"]) {
-        (ErrorKind::Refused, "raise `memory`; engines want at least 6 MiB".to_owned())
     } else if has(&["range of cpus", "nanocpus", "cfs quota"]) {
         (ErrorKind::Refused, "`cpus` must not be more than the machine has".to_owned())
     } else if has(&["volume", "mount", "bind source"]) {

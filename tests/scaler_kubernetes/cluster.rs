@@ -113,8 +113,8 @@ impl Cluster {
 /// Bounds that a test can wait for.
 pub fn quick() -> Bounds {
     Bounds {
-        connect: Duration::from_secs(2),
-        call: Duration::from_secs(2),
+        connect: Duration::from_secs(10),
+        call: Duration::from_secs(10),
         watch: Duration::from_secs(60),
         check: Duration::from_secs(60),
         short_check: Duration::from_millis(50),

@@ -27,12 +27,11 @@ pub fn selector(workload: &Value) -> String {
 }
 
 /// Pods that count: not over and not being deleted.
-fn active(state: &State, workload: &Value, namespace: &str) -> Vec<(Key, Value)> {
+fn active<'a>(state: &'a State, workload: &Value, namespace: &str) -> Vec<(&'a Key, &'a Value)> {
     let selector = selector(workload);
     let pods = state.of("pods", namespace).into_iter().filter(|(_, pod)| labels_match(&selector, pod));
     let over = |pod: &Value| matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
-    let counts = pods.filter(|(_, pod)| pod["metadata"]["deletionTimestamp"].is_null() && !over(pod));
-    counts.map(|(key, pod)| (key.clone(), pod.clone())).collect()
+    pods.filter(|(_, pod)| pod["metadata"]["deletionTimestamp"].is_null() && !over(pod)).collect()
 }
 
 pub fn is_ready(pod: &Value) -> bool {
@@ -45,31 +44,36 @@ pub fn is_ready(pod: &Value) -> bool {
 
 /// One pod less, or as many more as may be made at once; whether there was anything to do.
 fn step(state: &mut State, at: &Key) -> bool {
-    let workload = state.objects[at].clone();
+    let workload = &state.objects[at];
+    let by_ordinal = at.0 == "statefulsets";
     let wanted = workload["spec"]["replicas"].as_u64().unwrap_or(1) as usize;
-    let mut pods = active(state, &workload, &at.1);
+    let mut pods = active(state, workload, &at.1);
     if pods.len() > wanted {
-        rank(&mut pods, at.0 == "statefulsets");
-        delete(state, &pods[0].0.clone());
+        rank(&mut pods, by_ordinal);
+        let first = pods[0].0.clone();
+        delete(state, &first);
         return true;
     }
-    let waits = at.0 == "statefulsets" && !pods.iter().all(|(_, pod)| is_ready(pod));
+    let waits = by_ordinal && !pods.iter().all(|(_, pod)| is_ready(pod));
     if pods.len() == wanted || waits {
         return false;
     }
-    let missing = if at.0 == "statefulsets" { 1 } else { wanted - pods.len() };
+    let missing = if by_ordinal { 1 } else { wanted - pods.len() };
+    let is_free = |ordinal: &usize| !pods.iter().any(|(key, _)| key.2 == format!("{}-{ordinal}", at.2));
+    let ordinal = (0..).find(is_free).expect("a number");
+    let labels = workload["spec"]["selector"]["matchLabels"].clone();
     for used in (state.of("pods", &at.1).len()..).take(missing) {
         if let Some(limit) = state.quota.filter(|limit| used >= *limit) {
             fail(state, at, used, limit);
             return false;
         }
-        make(state, at, &workload, &pods);
+        make(state, at, labels.clone(), ordinal);
     }
     true
 }
 
 /// First to go first, as `kubernetes/pkg/controller/controller_utils.go` (ActivePodsWithRanks) and the StatefulSet's controller have it.
-fn rank(pods: &mut [(Key, Value)], by_ordinal: bool) {
+fn rank(pods: &mut [(&Key, &Value)], by_ordinal: bool) {
     let ordinal = |key: &Key| key.2.rsplit('-').next().and_then(|ordinal| ordinal.parse::<i64>().ok()).unwrap_or(0);
     let cost = |pod: &Value| {
         pod["metadata"]["annotations"][COST].as_str().and_then(|cost| cost.parse::<i64>().ok()).unwrap_or(0)
@@ -110,18 +114,13 @@ fn fail(state: &mut State, at: &Key, used: usize, limit: usize) {
     }
 }
 
-fn make(state: &mut State, at: &Key, workload: &Value, pods: &[(Key, Value)]) {
+fn make(state: &mut State, at: &Key, mut labels: Value, ordinal: usize) {
     state.made += 1;
-    let number = state.made;
     let (name, hash) = if at.0 == "deployments" {
-        (format!("{}-5f-{number}", at.2), "pod-template-hash")
+        (format!("{}-5f-{}", at.2, state.made), "pod-template-hash")
     } else {
-        let free = (0..)
-            .find(|ordinal| !pods.iter().any(|(key, _)| key.2 == format!("{}-{ordinal}", at.2)))
-            .expect("a number");
-        (format!("{}-{free}", at.2), "controller-revision-hash")
+        (format!("{}-{ordinal}", at.2), "controller-revision-hash")
     };
-    let mut labels = workload["spec"]["selector"]["matchLabels"].clone();
     labels[hash] = json!("5f");
     let pod = json!({
         "metadata": { "labels": labels },
@@ -152,11 +151,11 @@ fn tell(state: &mut State, at: &Key) {
     let workload = &state.objects[at];
     let pods = active(state, workload, &at.1);
     let wanted = workload["spec"]["replicas"].as_u64().unwrap_or(1) as usize;
-    let ready = pods.iter().filter(|(_, pod)| is_ready(pod)).count();
+    let (count, ready) = (pods.len(), pods.iter().filter(|(_, pod)| is_ready(pod)).count());
     state.edit(at, |workload| {
-        workload["status"]["replicas"] = json!(pods.len());
+        workload["status"]["replicas"] = json!(count);
         workload["status"]["readyReplicas"] = json!(ready);
-        if pods.len() == wanted {
+        if count == wanted {
             workload["status"].as_object_mut().expect("a status").remove("conditions");
         }
     });

@@ -147,9 +147,18 @@ async fn open(access: &Access, connect: Duration) -> Result<Session, DriverError
 }
 
 async fn config(access: &Access) -> Result<Config, DriverError> {
+    let unusable = |error| {
+        let which = access.kubeconfig.as_ref().map_or("KUBECONFIG".to_owned(), |path| path.display().to_string());
+        let advice = "check that the file exists, that we may read it, and that its context names a cluster and a user";
+        refused(format!("the kubeconfig {which} cannot be used: {}", problem::chain(&error)), advice)
+    };
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    let by_environment = || std::env::var_os("KUBECONFIG").filter(|_| !in_cluster).map(PathBuf::from);
-    let Some(path) = access.kubeconfig.clone().or_else(by_environment) else {
+    let read = match &access.kubeconfig {
+        Some(path) => Some(Kubeconfig::read_from(path).map_err(unusable)?),
+        None if in_cluster => None,
+        None => Kubeconfig::from_env().map_err(unusable)?,
+    };
+    let Some(read) = read else {
         return Config::incluster().map_err(|error| {
             refused(
                 format!("this is no pod of a cluster, or it has no service account: {error}"),
@@ -157,11 +166,6 @@ async fn config(access: &Access) -> Result<Config, DriverError> {
             )
         });
     };
-    let unusable = |error| {
-        let advice = "check that the file exists, that we may read it, and that its context names a cluster and a user";
-        refused(format!("the kubeconfig {} cannot be used: {}", path.display(), problem::chain(&error)), advice)
-    };
-    let read = Kubeconfig::read_from(&path).map_err(unusable)?;
     let options = KubeConfigOptions { context: access.context.clone(), ..KubeConfigOptions::default() };
     Config::from_custom_kubeconfig(read, &options).await.map_err(unusable)
 }

@@ -60,7 +60,9 @@ impl Survey {
         // Where nobody could be asked the last answer stands; only where we may not ask at all there is none.
         let unknown =
             answers.iter().any(|answer| answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Unreachable));
-        for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+        // What is out of reach is told elsewhere, and not for the last time.
+        let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+        for error in errors.filter(|error| error.kind != ErrorKind::Unreachable) {
             self.warn("looking for another scaler of the same workload", error);
         }
         let rival = answers.into_iter().flatten().flatten().next().map(|rival| self.advise(&rival));

@@ -9,7 +9,7 @@ use crate::telemetry::access::Format;
 
 const PREFACE: &str = "# Configuration reference
 
-Made from the definitions in `src/config/model.rs`; `TIDEGATE_BLESS=1 cargo test reference` makes it anew.
+Made from the definitions in `src/config/model.rs` and `src/config/scaling.rs`; `TIDEGATE_BLESS=1 cargo test reference` makes it anew.
 `tidegate show --defaults` prints the same as commented TOML, `tidegate show FILE` a configuration with every default
 filled in, `tidegate check FILE` everything wrong with one.
 

@@ -186,7 +186,8 @@ impl Way {
             }
         }
         if rules.watch.is_frozen(now) {
-            self.stop("freeze", size);
+            let awake = if size == 0 { 1 } else { 0 };
+            self.stop("freeze", size.max(awake));
         }
         if seen.start_blocked {
             self.stop("start_failures", size);

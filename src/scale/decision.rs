@@ -18,7 +18,7 @@ pub struct Decision {
     pub apply: bool,
     /// How many of the instances are to get no new work already, because they will be removed soon unless load returns.
     pub cordon: u32,
-    /// Why, in one word or two: `level`, `trend`, `season`, `backlog`, `policy:NAME`, `signal:NAME`, `schedule:NAME`, `hold`, `wake`, `idle`, `rollback` …
+    /// Why, in one word or two: `level`, `trend`, `season`, `backlog`, `period`, `policy:NAME`, `signal:NAME`, `schedule:NAME`, `verify` (kept because fewer were too few), `hold`, `wake`, `idle`, `rollback`; `min`, `max` or `schedule` where such a bound alone makes a change; `off`.
     pub reason: String,
     /// The terms of the load model.
     pub terms: Terms,
@@ -79,7 +79,7 @@ pub struct Terms {
 /// Somebody who asked for a number of instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Source {
-    /// `load`, `signal:cpu`, `policy:NAME`, `schedule:NAME`.
+    /// `load`, `signal:cpu`, `policy:NAME`, `schedule:NAME`, `verify`.
     pub name: String,
     /// How many; none where it does not know.
     pub wants: Option<u32>,
@@ -90,7 +90,7 @@ pub struct Source {
 /// What kept a decision from being as wanted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limit {
-    /// `min`, `max`, `behavior`, `stabilization`, `tolerance`, `step`, `budget`, `hold`, `queue`, `incomplete`, `start_failures`, `freeze`, `mode`, `schedule`.
+    /// `min`, `max`, `behavior`, `stabilization`, `tolerance`, `step`, `budget`, `hold`, `queue`, `incomplete`, `start_failures`, `freeze`, `rollback`, `mode`, `schedule`. `hold` and `queue` are the load's own: from what it needs to what it keeps.
     pub name: String,
     /// What would have been.
     pub from: u32,

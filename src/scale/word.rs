@@ -174,6 +174,13 @@ const METRICS: [(&str, Metric); 14] = [
     ("ready", Metric::Ready),
 ];
 
+impl Metric {
+    /// The names of those that are known here.
+    pub fn known() -> impl Iterator<Item = &'static str> {
+        METRICS.iter().map(|(word, _)| *word)
+    }
+}
+
 impl FromStr for Metric {
     type Err = WordError;
 

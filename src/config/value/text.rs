@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::plain::integer;
 use crate::balance::HashKey;
 use crate::config::model::{Headroom, HostHeader, LogTarget, MaxConcurrency, StatusSet, StickyKey, Workers};
+use crate::config::near::{did_you_mean, nearest};
 use crate::config::node::{Entry, Kind, Node};
 use crate::config::out::Out;
 use crate::config::place::At;
@@ -45,7 +46,6 @@ macro_rules! texts {
 texts! {
     Adjust: "a change such as \"+2\", \"+50%\" or \"=10\"";
     Condition: "a condition such as \"queue_wait > 500ms\"";
-    Metric: "a metric such as \"load\" or \"cpu\"";
     Address: "an address such as \"127.0.0.1:9001\"";
     Bind: "an address such as \"0.0.0.0:8080\"", off;
     HashKey: "\"client\", \"uri\", \"path\", \"header:NAME\", \"cookie:NAME\" or \"query:NAME\"";
@@ -205,6 +205,25 @@ number_or_text! {
     MaxConcurrency: "a number or \"learn\"";
     Pace: "a pace such as \"4/15s\" or \"100%/15s\"";
     ScaleTarget: "a target such as \"70%\", 30 (for each instance) or \"value:500\"";
+}
+
+impl Value for Metric {
+    fn words() -> String {
+        "a metric such as \"load\" or \"cpu\"".to_owned()
+    }
+
+    fn read(node: &Node, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        parse(node, at, reader, &Self::words(), |text| {
+            text.parse().map_err(|error: crate::scale::WordError| match nearest(text, Metric::known()) {
+                None => error.to_string(),
+                near => format!("expected {}; {}", Self::words(), did_you_mean(near)),
+            })
+        })
+    }
+
+    fn write(&self) -> Option<Out> {
+        Some(Out::text(self.to_string()))
+    }
 }
 
 /// A list, or one text for several.

@@ -260,6 +260,40 @@ fn a_sleeping_pool_wakes_whatever_the_pace() {
 }
 
 #[test]
+fn a_sleeping_pool_wakes_even_if_frozen() {
+    let mut world = World::new(0, Settings { min: 0, ..settings() });
+    world.second(0, 0);
+    world.memory.watch.freeze(world.now + 100.0);
+    assert_eq!(world.second(3, 3).desired, 1);
+    assert_eq!(world.second(3, 3).desired, 1);
+}
+
+#[test]
+fn who_is_not_seen_need_not_be_gone() {
+    let mut world = World::new(5, settings());
+    world.second(5, 5);
+    world.seen.instances.clear();
+    world.seen.complete = false;
+    let proposal = || Proposal { up: 1, down: 1, soon: 1, ..Proposal::default() };
+    for _ in 0..300 {
+        world.now += 1.0;
+        let decision = compose(&world.seen, &mut world.memory, &world.settings, proposal(), world.now);
+        assert_eq!(decision.desired, 5);
+    }
+}
+
+#[test]
+fn what_is_no_number_spoils_nothing() {
+    let mut world = World::new(5, settings());
+    world.seen.latency_p95 = Some(f64::NAN);
+    world.seen.oldest_wait = f64::INFINITY;
+    world.seen.completions = f64::NAN;
+    world.seconds(5, 7, 7);
+    let text = serde_json::to_string(&world.memory).unwrap();
+    assert_eq!(serde_json::from_str::<Memory>(&text).unwrap(), world.memory);
+}
+
+#[test]
 fn starts_that_fail_stop_growing_and_keep_what_works() {
     let mut world = World::new(4, settings());
     world.seen.start_blocked = true;

@@ -67,6 +67,10 @@ impl Memory {
             self.size = Some(current);
             return current;
         };
+        if !seen.complete {
+            // Who is not seen now need not be gone.
+            return size;
+        }
         let since = now - *self.adrift.get_or_insert(now);
         let foreign = slept || current > size && since >= FOREIGN;
         let given_up = current < size && needed <= current && since >= GIVEN_UP.max(4.0 * lead);

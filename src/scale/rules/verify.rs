@@ -73,12 +73,14 @@ impl Effect {
     }
 
     fn add(&mut self, seen: &Observed) {
-        self.completions += seen.completions;
-        self.errors += seen.errors;
-        if let Some(p95) = seen.latency_p95 {
+        // What is no number would stay one for ever.
+        let sane = |value: f64| if value.is_finite() { value.clamp(0.0, 1e9) } else { 0.0 };
+        self.completions += sane(seen.completions);
+        self.errors += sane(seen.errors);
+        if let Some(p95) = seen.latency_p95.map(sane) {
             self.latencies = [self.latencies[0] + 1.0, self.latencies[1] + p95, self.latencies[2] + p95 * p95];
         }
-        self.wait = self.wait.max(seen.oldest_wait);
+        self.wait = self.wait.max(sane(seen.oldest_wait));
     }
 
     /// The mean of the latency and its standard error, squared; none of fewer than three values.

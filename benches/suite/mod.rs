@@ -52,7 +52,8 @@ impl Case {
 
     /// The settings that a pool in this world would have.
     pub fn settings(&self, profile: Profile) -> Settings {
-        let capacity = Capacity::Learned { most: f64::from(self.world.slots) };
+        let slots = f64::from(self.world.slots);
+        let capacity = if slots > self.world.cores { Capacity::Learned { most: slots } } else { Capacity::Fixed(slots) };
         let (min, max, first_lead) = (self.world.min, self.world.max, self.world.startup);
         Settings { min, max, capacity, first_lead, ..Settings::of_profile(profile) }
     }

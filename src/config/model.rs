@@ -173,7 +173,7 @@ section! {
         max_concurrency: Option<MaxConcurrency> = None,
         /// Where requests wait while every upstream is full. No waiting unless asked for, or a `scaler` is there.
         queue: Option<Queue> = None,
-        /// Upstreams are added and removed by the load.
+        /// Upstreams are added and removed by the load. Such a pool needs no `upstreams`; without a `health` check of its own a TCP connection is one.
         scaler: Option<Scaler> = None,
         /// How upstreams are asked whether they are well: `{ path = "/health" }`. None unless asked for.
         health: Option<HealthCheck> = None,

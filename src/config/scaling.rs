@@ -9,9 +9,12 @@ use std::time::Duration;
 use super::model::Secret;
 use super::section::{MILLISECOND, section};
 use crate::scale::{
-    Adjust, Condition, LeaderKind, Metric, Mode, Pace, Profile, Select, StopSignal, Target, VictimOrder,
+    Adjust, Condition, LeaderKind, Metric, Mode, Paces, Profile, Select, StopSignal, Target, VictimOrder,
 };
 use crate::types::{Share, Size};
+
+/// What is remembered for windows and paces.
+const HOUR: Duration = Duration::from_secs(3600);
 
 section! {
     /// What holds for the scalers of all pools.
@@ -150,7 +153,7 @@ section! {
     pub struct Signal ("pool.NAME.scaler.signal", short metric) {
         /// `"load"`, `"rps"`, `"in_flight"`, `"connections"`, `"queue_depth"`, `"queue_wait"`, `"latency_p95"`, `"saturation"`, `"errors"`, `"sessions"`, `"cpu"`, `"memory"`, `"pool_utilisation"` or `"external:NAME"`.
         metric: Metric,
-        /// `"70%"` (utilization), `30` (for each instance) or `"value:500"` (of the whole).
+        /// `"70%"` (utilization), `30` (for each instance) or `"value:500"` (of the whole). A utilization of `load`, `in_flight` or `connections` is one of the slots.
         target: Target,
         /// Where an external metric comes from: the URL of a Prometheus server, or of a JSON document.
         url: Option<String> = None,
@@ -162,7 +165,7 @@ section! {
         interval: Duration [Duration::from_secs(1)..] = Duration::from_secs(15),
         /// Older values count as missing.
         max_age: Duration [Duration::from_secs(1)..] = Duration::from_secs(60),
-        /// It may only add instances, never remove any. Memory is always so.
+        /// It may only add instances, never remove any; otherwise nothing is removed while its value is missing. Memory is always so.
         up_only: bool = false,
     }
 }
@@ -174,7 +177,7 @@ section! {
         scale_up: Rules = Rules::default(),
         /// Downwards.
         scale_down: Rules = Rules::default(),
-        /// No step up is larger than this many times the instances there are.
+        /// No step up is to more than this many times the instances that are ready.
         max_step_ratio: Option<f64> [1.0..] = None,
     }
 }
@@ -182,10 +185,10 @@ section! {
 section! {
     /// The rules of one direction.
     pub struct Rules ("pool.NAME.scaler.behavior.scale_up") {
-        /// The window over which the least (up) or greatest (down) wish counts; by the load model unless given.
-        stabilization: Option<Duration> = None,
-        /// `["100%/15s", "4/15s"]`, or `"50% or 4 pods per minute"`; unbounded unless given.
-        policies: Vec<Pace> = vec![],
+        /// The window over which the least (up) or greatest (down) wish counts. Unless given there is none upwards, and downwards the `hold` stands for it.
+        stabilization: Option<Duration> [..=HOUR] = None,
+        /// `["100%/15s", "4/15s"]`, or `"50% or 4 pods per minute"`; unbounded unless given (but no step down takes more than half). Periods are an hour at most.
+        policies: Paces = Paces::default(),
         /// Which of several policies counts: `"max"` (the one that allows most), `"min"` or `"disabled"` (none at all).
         select: Select = Select::Max,
         /// A wish within this share of what there is is no change; 10 % down and 0 up unless given.
@@ -202,9 +205,9 @@ section! {
         when: Condition,
         /// It must have been so for so long without a break.
         r#for: Duration = Duration::ZERO,
-        /// `"+2"`, `"-1"`, `"+50%"`, `"-10%"` or `"=10"`.
+        /// `"+2"`, `"-1"`, `"+50%"` (rounded up), `"-10%"` (rounded down, at least one) or `"=10"`. One for fewer lets go what only the `hold` keeps, never what the load needs.
         adjust: Adjust,
-        /// After it has acted it rests for so long.
+        /// After it has acted it rests for so long, and what it has added stays.
         cooldown: Duration = Duration::from_secs(300),
         /// Whether it is used.
         enabled: bool = true,

@@ -200,6 +200,9 @@ mod tests {
         let text = text.replace("[route.limit]", "[[route.limit]]").replace("[route.split]", "[[route.split]]");
         let text = text.replace("[pool.NAME.upstreams]", "[[pool.NAME.upstreams]]");
         let text = text.replace("[listener.NAME.tls.certificates]", "[[listener.NAME.tls.certificates]]");
+        let text = ["signal", "policy", "schedule"].iter().fold(text, |text, list| {
+            text.replace(&format!("[pool.NAME.scaler.{list}]"), &format!("[[pool.NAME.scaler.{list}]]"))
+        });
         let outcome = read_text("tidegate.toml", &text, &Memory::default());
         let kinds = ["unknown key", "wrong type", "bad value", "impossible", "syntax", "duplicate", "cannot fill"];
         for problem in outcome.problems {

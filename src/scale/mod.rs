@@ -19,8 +19,9 @@ pub use decide::{State, decide};
 pub use decision::{Decision, Limit, Source, Terms};
 pub use model::Proposal;
 pub use observed::{Instance, Observed, Phase};
+pub use rules::{ScheduleError, check_schedule};
 pub use settings::{Capacity, Headroom, Hold, Policy, Rules, Schedule, Settings, Signal, SignalTarget, Slo, Verify};
 pub use word::{
-    Adjust, Amount, Comparison, Condition, LeaderKind, Metric, Mode, Pace, Profile, Select, StopSignal, Target,
+    Adjust, Amount, Comparison, Condition, LeaderKind, Metric, Mode, Pace, Paces, Profile, Select, StopSignal, Target,
     VictimOrder, WordError,
 };

@@ -5,7 +5,7 @@ impl Settings {
     pub fn of_profile(profile: Profile) -> Settings {
         let (quantile, beta, hold) = match profile {
             Profile::Fast => (0.90, 0.3, Hold { leads: 3.0, min: 15.0, max: 120.0, regret: true }),
-            Profile::Balanced => (0.95, 0.3, Hold { leads: 6.0, min: 30.0, max: 300.0, regret: true }),
+            Profile::Balanced => (0.96, 0.3, Hold { leads: 6.0, min: 30.0, max: 300.0, regret: true }),
             Profile::Calm => (0.95, 0.3, Hold { leads: 6.0, min: 300.0, max: 900.0, regret: true }),
         };
         let rules = |tolerance| Rules { stabilization: None, policies: vec![], select: Select::Max, tolerance };
@@ -31,7 +31,7 @@ impl Settings {
             up: rules(0.0),
             down: rules(0.1),
             max_changes_per_hour: None,
-            verify: Verify { window: 30.0, rollback: true, freeze: 600.0 },
+            verify: Verify { window: 30.0, ready_within: 0.0, rollback: true, freeze: 600.0 },
         }
     }
 }

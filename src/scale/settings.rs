@@ -165,6 +165,8 @@ pub struct Rules {
 pub struct Verify {
     /// How long.
     pub window: f64,
+    /// So long at least a new instance may take to come up before the step that made it is called a failure.
+    pub ready_within: f64,
     /// Whether a step that made things worse is taken back.
     pub rollback: bool,
     /// How long nothing is added then.

@@ -256,6 +256,29 @@ pub struct Pace {
     pub period: f64,
 }
 
+/// Paces as one text: `"50% or 4 pods per minute"`; what has no period of its own has the last one's.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Paces(pub Vec<Pace>);
+
+impl FromStr for Paces {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        let plain = text.replace(" per ", "/");
+        let last = plain.rsplit_once('/').map_or("", |(_, period)| period);
+        let whole = |part: &str| if part.contains('/') { part.to_owned() } else { format!("{part}/{last}") };
+        plain.split(" or ").map(|part| whole(part).parse()).collect::<Result<_, _>>().map(Paces)
+    }
+}
+
+impl fmt::Display for Paces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&texts.join(" or "))
+    }
+}
+
 /// So many, or such a share.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -271,7 +294,9 @@ impl FromStr for Pace {
 
     fn from_str(text: &str) -> Result<Self, WordError> {
         let wrong = || expected("a pace such as \"4/15s\", \"100%/15s\" or \"4 pods per minute\"");
-        let plain = text.trim().replace(" per ", "/").replace(" pods", "").replace(" pod", "");
+        let plain = text.trim().replace(" per ", "/");
+        let plain =
+            [" pods", " pod", " instances", " instance"].iter().fold(plain, |text, word| text.replace(word, ""));
         let (amount, period) = plain.split_once('/').ok_or_else(wrong)?;
         let amount = amount.trim();
         let amount = match amount.strip_suffix('%') {
@@ -435,6 +460,9 @@ mod tests {
         reads_back::<Target>("value:500", "value:500");
         reads_back::<Pace>("100%/15s", "100%/15s");
         reads_back::<Pace>("4 pods per minute", "4/1m");
+        reads_back::<Paces>("50% or 4 pods per minute", "50%/1m or 4/1m");
+        reads_back::<Paces>("10% per minute", "10%/1m");
+        reads_back::<Paces>("100%/15s or 4/30s", "100%/15s or 4/30s");
         reads_back::<Adjust>("+50%", "+50%");
         reads_back::<Adjust>("-1", "-1");
         reads_back::<Adjust>("=10", "=10");
@@ -449,6 +477,8 @@ mod tests {
         }
         assert!("2".parse::<Adjust>().is_err());
         assert!("0/0s".parse::<Pace>().is_err());
+        assert!("50% or 4".parse::<Paces>().is_err());
+        assert!("".parse::<Paces>().is_err());
         assert!("0".parse::<Target>().is_err());
     }
 

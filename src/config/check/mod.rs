@@ -6,6 +6,7 @@
 
 mod admin;
 mod change;
+mod driver;
 mod header;
 mod listener;
 mod name;
@@ -13,6 +14,7 @@ mod page;
 mod pool;
 mod reach;
 mod route;
+mod scaler;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -42,6 +44,7 @@ impl Check<'_> {
         self.admin();
         self.listeners();
         self.pools();
+        self.scalers();
         self.routes();
         self.error_pages(&At::root().key("error_pages"), &self.config.error_pages);
     }

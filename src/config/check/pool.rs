@@ -13,6 +13,7 @@ impl Check<'_> {
         for (name, pool) in &self.config.pool {
             let at = At::root().key("pool").key(name);
             self.upstreams(pool, &at);
+            self.scaling(pool, &at);
             self.balancing(pool, &at);
             if let Some(health) = &pool.health {
                 self.health(health, &at.key("health"));
@@ -57,7 +58,11 @@ impl Check<'_> {
         if self.failed(&list) {
             return;
         }
+        let grown = pool.scaler.is_some() || self.written(&at.key("scaler"));
         if pool.upstreams.is_empty() {
+            if grown {
+                return;
+            }
             let label = "it answers every request with 503";
             self.report.warning_at_key(at, format!("`{at}` has no upstreams"), label);
         } else if pool.upstreams.iter().all(|upstream| upstream.weight == 0) {

@@ -16,7 +16,7 @@ use crate::config::place::At;
 use crate::config::section::{Reader, Value};
 use crate::limit::Per;
 use crate::route::{HostPattern, PathPattern, ValuePattern};
-use crate::scale::{Adjust, Condition, Metric, Pace, Target as ScaleTarget};
+use crate::scale::{Adjust, Condition, Metric, Pace, Paces, Target as ScaleTarget};
 use crate::types::{Address, Bind, Rate, Share, Size, format_duration, parse_duration};
 
 /// Types whose `FromStr` says what was expected and whose `Display` reads back.
@@ -205,6 +205,24 @@ number_or_text! {
     MaxConcurrency: "a number or \"learn\"";
     Pace: "a pace such as \"4/15s\" or \"100%/15s\"";
     ScaleTarget: "a target such as \"70%\", 30 (for each instance) or \"value:500\"";
+}
+
+/// A list, or one text for several.
+impl Value for Paces {
+    fn words() -> String {
+        format!("{}, or a list of them", Pace::words())
+    }
+
+    fn read(node: &Node, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        match node.text() {
+            Some(_) => parse(node, at, reader, &Self::words(), Paces::from_str),
+            None => Vec::read(node, at, reader).map(Paces),
+        }
+    }
+
+    fn write(&self) -> Option<Out> {
+        self.0.write()
+    }
 }
 
 impl Value for LogTarget {

@@ -53,7 +53,8 @@ impl Case {
     /// The settings that a pool in this world would have.
     pub fn settings(&self, profile: Profile) -> Settings {
         let slots = f64::from(self.world.slots);
-        let capacity = if slots > self.world.cores { Capacity::Learned { most: slots } } else { Capacity::Fixed(slots) };
+        let capacity =
+            if slots > self.world.cores { Capacity::Learned { most: slots } } else { Capacity::Fixed(slots) };
         let (min, max, first_lead) = (self.world.min, self.world.max, self.world.startup);
         Settings { min, max, capacity, first_lead, ..Settings::of_profile(profile) }
     }
@@ -124,10 +125,14 @@ fn scaled(values: Vec<f64>, peak: f64, least: f64) -> Vec<f64> {
 fn conversations() -> Workload {
     let seconds = |time: &str| {
         let part = |from: usize, to: usize| time[from..to].parse::<f64>().expect("digits");
-        part(8, 10) * 86400.0 + part(11, 13) * 3600.0 + part(14, 16) * 60.0 + time[17..].parse::<f64>().expect("seconds")
+        part(8, 10) * 86400.0
+            + part(11, 13) * 3600.0
+            + part(14, 16) * 60.0
+            + time[17..].parse::<f64>().expect("seconds")
     };
     let tokens = |field: &str| field.trim().parse::<f64>().expect("a number");
-    let request = |row: Vec<&str>| Request { at: seconds(row[0]), demand: 0.0002 * tokens(row[1]) + 0.02 * tokens(row[2]) };
+    let request =
+        |row: Vec<&str>| Request { at: seconds(row[0]), demand: 0.0002 * tokens(row[1]) + 0.02 * tokens(row[2]) };
     Workload::of_requests(rows(LANGUAGE_MODEL).map(request).collect())
 }
 
@@ -145,7 +150,8 @@ pub struct Means {
 impl Means {
     pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Means {
         let all: Vec<&Outcome> = outcomes.into_iter().collect();
-        let mean = |value: fn(&Outcome) -> f64| all.iter().map(|each| value(each)).sum::<f64>() / all.len().max(1) as f64;
+        let mean =
+            |value: fn(&Outcome) -> f64| all.iter().map(|each| value(each)).sum::<f64>() / all.len().max(1) as f64;
         Means {
             violations: mean(Outcome::violations),
             over: mean(Outcome::over),

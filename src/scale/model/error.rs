@@ -26,7 +26,9 @@ impl Errors {
         self.known.drain(..excess);
         let due = clock + ahead;
         // With long start-up times not every second's forecast is kept.
-        if self.open.back().is_none_or(|(last, _)| due - last >= (ahead / Self::OPEN as f64).max(1.75)) && self.open.len() < 2 * Self::OPEN {
+        if self.open.back().is_none_or(|(last, _)| due - last >= (ahead / Self::OPEN as f64).max(1.75))
+            && self.open.len() < 2 * Self::OPEN
+        {
             self.open.push_back((due, expected as f32));
         }
     }

@@ -99,7 +99,7 @@ impl Hold {
             };
             self.breaks.iter().map(of).sum::<f64>()
         };
-        let longer = self.breaks.iter().map(|each| f64::from(each.gap) * 1.1 + 5.0).filter(|hold| *hold <= setting.max);
+        let longer = self.breaks.iter().map(|each| (f64::from(each.gap) * 1.1 + 5.0).min(setting.max));
         let cheapest = longer.fold((least, cost(least)), |best, hold| {
             let cost = cost(hold);
             if cost < best.1 { (hold, cost) } else { best }

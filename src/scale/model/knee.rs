@@ -47,7 +47,12 @@ impl Knee {
 
     /// The capacity, at most `most`, and the service time of instances that are not crowded; none before enough was seen.
     pub(super) fn find(&mut self, most: f64) -> Option<(f64, f64)> {
-        let known = || self.bins.iter().filter(|(_, (looks, _))| *looks >= Self::LOOKS).map(|(bin, (_, mean))| (*bin, f64::from(*mean)));
+        let known = || {
+            self.bins
+                .iter()
+                .filter(|(_, (looks, _))| *looks >= Self::LOOKS)
+                .map(|(bin, (_, mean))| (*bin, f64::from(*mean)))
+        };
         let lowest: Vec<f64> = known().take(3).map(|(_, mean)| mean).collect();
         if lowest.is_empty() {
             return None;

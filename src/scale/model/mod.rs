@@ -7,6 +7,8 @@ mod knee;
 mod past;
 mod period;
 mod season;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
@@ -89,6 +91,8 @@ impl Model {
 
     /// Takes in what was seen and says what the load asks for, between `settings.min` and `settings.max`.
     pub(super) fn step(&mut self, seen: &Observed, settings: &Settings, now: f64) -> Proposal {
+        let before = self.last.unwrap_or(0.0);
+        let now = if now.is_finite() { now.clamp(before, 1e12) } else { before };
         let look = self.look(seen, now);
         self.take_in(seen, &look, settings);
         let lead = self.lead(settings);
@@ -96,7 +100,8 @@ impl Model {
         let (slots, base) = self.slots(&look, settings, now, &mut terms);
         let capacity = terms.capacity;
         let current = seen.current();
-        let bounds = |count: f64| count.clamp(f64::from(settings.min), f64::from(settings.max.max(settings.min))) as u32;
+        let bounds =
+            |count: f64| count.clamp(f64::from(settings.min), f64::from(settings.max.max(settings.min))) as u32;
         let count = |slots: f64| (slots / capacity - 1e-9).ceil().max(0.0);
         let extra = f64::from(self.ailing);
         let mut steady = bounds(count(slots) + extra);
@@ -110,8 +115,8 @@ impl Model {
         let expected = matches!(base, "season" | "period");
         self.hold.look(self.clock, loose, if expected { loose } else { current }, least, &settings.hold);
         terms.hold = self.hold.length(self.clock, least, &settings.hold);
-        let mut floor = up.max(self.hold.most(self.clock, terms.hold));
-        let mut soon = up.max(self.hold.most(self.clock, (terms.hold / 3.0).min(15.0)));
+        let kept = |seconds: f64| up.max(self.hold.most(self.clock, seconds).min(settings.max));
+        let (mut floor, mut soon) = (kept(terms.hold), kept((terms.hold / 3.0).min(15.0)));
         if settings.min == 0 {
             let idle = self.clock - self.active;
             if idle >= settings.idle_for.max(terms.hold) {
@@ -122,7 +127,13 @@ impl Model {
             }
         }
         terms.base = steady;
-        self.propose(Proposal { up, down: floor, soon, terms, reason, ..Proposal::default() }, &look, settings, current, now)
+        self.propose(
+            Proposal { up, down: floor, soon, terms, reason, ..Proposal::default() },
+            &look,
+            settings,
+            current,
+            now,
+        )
     }
 
     /// What may go, and what keeps it.
@@ -150,21 +161,26 @@ impl Model {
             proposal.next_down_at = self.hold.left(self.clock, current, proposal.terms.hold).map(|left| now + left);
         }
         let step = f64::from(current) * (1.0 - settings.max_step_down.clamp(0.0, 1.0));
-        proposal.down = proposal.down.max(step.ceil() as u32).min(settings.max.max(settings.min));
+        // One may always go: the last one, too, where it may sleep.
+        proposal.down =
+            proposal.down.max((step.ceil() as u32).min(current.saturating_sub(1))).min(settings.max.max(settings.min));
         proposal
     }
 
     fn look(&mut self, seen: &Observed, now: f64) -> Look {
         let sane = |value: f64| if value.is_finite() { value.clamp(0.0, 1e9) } else { 0.0 };
         let span = sane(seen.span).min(3600.0);
-        let now = if now.is_finite() { now } else { self.last.unwrap_or(0.0) };
         let elapsed = self.last.map_or(f64::INFINITY, |last| now - last);
-        self.last = Some(now.max(self.last.unwrap_or(now)));
+        self.last = Some(now);
         if elapsed > span + 5.0 {
             self.whole_since = self.clock;
             self.errors.interrupt();
         }
-        let ages = seen.instances.iter().filter(|instance| instance.phase == Phase::Starting).map(|instance| sane(instance.age));
+        let ages = seen
+            .instances
+            .iter()
+            .filter(|instance| instance.phase == Phase::Starting)
+            .map(|instance| sane(instance.age));
         Look {
             complete: seen.complete && span > 0.0,
             slice: Slice {
@@ -185,7 +201,7 @@ impl Model {
         let slice = &look.slice;
         self.clock += slice.span;
         for started in seen.started.iter().filter(|time| time.is_finite() && **time >= 0.0) {
-            self.starts.push_back(*started as f32);
+            self.starts.push_back(started.min(3600.0) as f32);
         }
         let excess = self.starts.len().saturating_sub(Self::STARTS);
         self.starts.drain(..excess);
@@ -290,7 +306,7 @@ impl Model {
         terms.period = period;
         terms.forecast = forecast;
         if measured.is_some() && (look.queue > 0.0 || here > look.ready * capacity) {
-            terms.backlog = backlog(look, here, capacity, beta, terms);
+            terms.backlog = backlog(look, here, settings, terms);
         }
         let reason = if periodic > calm.max(season) {
             "period"
@@ -339,9 +355,10 @@ fn drain(settings: &Settings, service_time: f64) -> f64 {
 
 /// The work that would wait by the time new capacity lands if there were only what the load itself asks for, so that a boost does not call
 /// itself off; in seconds of service.
-fn backlog(look: &Look, load: f64, capacity: f64, beta: f64, terms: &Terms) -> f64 {
-    let lead = terms.lead;
-    let fleet = ((load + beta * load.max(0.25).sqrt()) / capacity).ceil().max(1.0);
+fn backlog(look: &Look, load: f64, settings: &Settings, terms: &Terms) -> f64 {
+    let (lead, capacity) = (terms.lead, terms.capacity);
+    let room = settings.headroom.beta.clamp(0.0, 100.0) * load.max(0.25).sqrt();
+    let fleet = ((load + room) / capacity).ceil().clamp(1.0, f64::from(settings.max.max(1)));
     let mut ready = look.ready.min(fleet);
     let mut coming: Vec<f64> = look.starting.iter().map(|age| (lead - age).max(0.0)).collect();
     coming.sort_by(f64::total_cmp);

@@ -38,7 +38,8 @@ impl From<[f32; 6]> for Slice {
 
 impl From<Slice> for [f32; 6] {
     fn from(slice: Slice) -> Self {
-        [slice.span, slice.arrivals, slice.completions, slice.held, slice.in_flight, slice.queue].map(|value| value as f32)
+        [slice.span, slice.arrivals, slice.completions, slice.held, slice.in_flight, slice.queue]
+            .map(|value| value as f32)
     }
 }
 

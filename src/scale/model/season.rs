@@ -37,8 +37,11 @@ impl Season {
         let here = self.place(now);
         let known = |bin: usize| self.bins[bin % Self::BINS];
         let back = ((32.0 / self.width()) as usize).clamp(1, Self::BINS);
-        let before: Vec<f64> =
-            (1..=back).map(|step| known(here + Self::BINS - step)).filter(|(_, seen)| *seen > 0.0).map(|(mean, _)| f64::from(mean)).collect();
+        let before: Vec<f64> = (1..=back)
+            .map(|step| known(here + Self::BINS - step))
+            .filter(|(_, seen)| *seen > 0.0)
+            .map(|(mean, _)| f64::from(mean))
+            .collect();
         let reference = before.iter().sum::<f64>() / before.len().max(1) as f64;
         let ratio = if reference > 0.0 { (base / reference).clamp(0.6, 1.5) } else { 1.0 };
         let steps = ((ahead / self.width()) as usize + 1).min(Self::BINS - 1);

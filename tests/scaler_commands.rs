@@ -329,7 +329,8 @@ async fn plans_and_simulations_are_made_from_what_was_recorded() {
         let told: serde_json::Value = serde_json::from_str(&json).unwrap();
         let names: Vec<&str> = told["rows"].as_array().unwrap().iter().filter_map(|row| row["name"].as_str()).collect();
         assert_eq!(names, ["now (calm)", "fast", "balanced", "hpa.yaml", "kpa 60%"]);
-        assert_eq!(told["seconds"], 7200);
+        // Times of the recording are not exact.
+        assert!((7200..=7201).contains(&told["seconds"].as_u64().unwrap()), "{told}");
     })
     .await;
 }
@@ -376,7 +377,7 @@ async fn others_configurations_are_made_ours_and_ours_makes_rules() {
     };
     let hpa = written(
         "hpa.yaml",
-        "kind: HorizontalPodAutoscaler\nmetadata: { name: web }\nspec: { minReplicas: 2, maxReplicas: 9 }\n",
+        "apiVersion: autoscaling/v1\nkind: HorizontalPodAutoscaler\nmetadata: { name: web }\nspec: { minReplicas: 2, maxReplicas: 9, targetCPUUtilizationPercentage: 70 }\n",
     );
     let done = tidegate(&["scaler", "import", &hpa]).await;
     assert!(done.code == Some(0) && done.out.contains("[pool.web.scaler]"), "{done:?}");

@@ -6,7 +6,7 @@ use super::traffic;
 use crate::admin::scaling::{History, PoolScaler, Record, ScalerStatus, Series};
 use crate::cli::Failure;
 use crate::scale::plan::{self, Advice, Facts};
-use crate::scale::{Profile, plan::Step};
+use crate::scale::{Profile, Settings, plan::Step};
 use crate::types::{Share, Size, parse_duration};
 
 /// A turn within so many seconds is one too many.
@@ -20,6 +20,8 @@ pub(super) struct Known {
     pub(super) history: History,
     pub(super) steps: Vec<Step>,
     pub(super) profile: Profile,
+    /// Everything that the scaler is told; none where the proxy's configuration cannot be read here.
+    pub(super) in_force: Option<Settings>,
     /// Seconds that a request may wait, and the share that must not wait longer.
     pub(super) slo: (f64, f64),
     /// What one instance may use, in bytes.
@@ -49,6 +51,7 @@ impl Known {
         Known {
             steps: traffic::steps(&series.samples),
             profile: settings::profile(config, &pool.pool),
+            in_force: settings::in_force(config, &pool.pool),
             slo: (wait.unwrap_or(0.25), target.unwrap_or(0.99)),
             memory: memory.and_then(|memory| memory.parse::<Size>().ok()).map(|memory| memory.0 as f64),
             price: (status.instance_hour, status.currency.clone()),

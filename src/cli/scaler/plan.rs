@@ -128,8 +128,8 @@ pub(super) fn scenarios(known: &Known, profiles: &[Profile], times: &Times) -> R
     let mut world = world(&known.pool, &known.series.samples);
     world.slack = known.slo.0;
     let mut game = Game::new(world, known.price.0);
-    game.ours(known.profile, &format!("now ({})", known.profile.word()));
-    profiles.iter().filter(|other| **other != known.profile).for_each(|other| game.ours(*other, other.word()));
+    game.now(known.in_force.as_ref(), known.profile);
+    game.others(known.in_force.as_ref(), known.profile, profiles);
     Ok(game.play(&traffic))
 }
 

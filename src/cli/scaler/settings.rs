@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::cli::Failure;
 use crate::cli::status::number;
+use crate::config::{self, Disk, HIDDEN};
 use crate::scale::{Profile, Settings};
 
 /// The `[pool.NAME.scaler]` of a configuration as `tidegate show` writes it, and what its profile means in numbers.
@@ -46,6 +47,15 @@ fn table(config: &str, pool: &str) -> Option<toml::Value> {
     table.get("pool")?.get(pool)?.get("scaler").cloned()
 }
 
+/// What a running configuration tells a pool's scaler, every default and profile filled in; none where it cannot be read here, as its files are
+/// the proxy's own.
+pub(super) fn in_force(config: &str, pool: &str) -> Option<Settings> {
+    // Secrets are hidden in what the proxy shows; no setting depends on them.
+    let text = config.replace(HIDDEN, "hidden-hidden-hidden");
+    let outcome = config::read_text("running", &text, &Disk);
+    config::settings(outcome.config?.pool.get(pool)?)
+}
+
 /// The profile of a pool's scaler; the default one where the configuration does not say.
 pub(super) fn profile(config: &str, pool: &str) -> Profile {
     let scaler = table(config, pool);
@@ -84,6 +94,16 @@ slo = { wait = "100ms", target = "99%" }
         assert!(text.contains("# What profile = \"calm\" means"), "{text}");
         assert!(text.contains("too many are kept for: 6 start-up times, at least 300 s, at most 900 s"), "{text}");
         assert!(render(CONFIG, "plain").is_err() && render("not toml", "x").is_err());
+    }
+
+    #[test]
+    fn what_is_in_force_is_the_configuration_s_own_meaning() {
+        let text = "admin = { token = \"${HIDDEN}\" }\n[listener.web]\nbind = \"127.0.0.1:0\"\n[[route]]\npool = \"a\"\n\
+            [pool.a.scaler]\nmax = 7\nprofile = \"calm\"\nhold = \"7m\"\nprocess = { command = [\"app\", \"{port}\"] }\n";
+        let meant = in_force(text, "a").unwrap();
+        assert_eq!((meant.max, meant.hold.min), (7, 420.0));
+        assert_eq!(in_force(text, "b"), None);
+        assert_eq!(in_force("[pool.a.scaler]\nmax = true", "a"), None);
     }
 
     #[test]

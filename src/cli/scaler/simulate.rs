@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::arguments::SimulateArguments;
 use super::ask::{Asking, one};
 use super::manifest::Manifest;
+use super::settings;
 use super::status::{seconds, short};
 use super::times::Times;
 use super::traffic::{self, Traffic};
@@ -13,7 +14,7 @@ use crate::cli::Failure;
 use crate::cli::operate::print;
 use crate::cli::status::table;
 use crate::scale::sim::{self, Contestant, Kpa, Ours, Service, View, World};
-use crate::scale::{Capacity, Profile, Settings};
+use crate::scale::{Capacity, Metric, Mode, Profile, Settings, Signal};
 
 /// What somebody would have done with the traffic.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -48,14 +49,45 @@ impl Game {
         Game { world, contestants: Vec::new(), instance_hour }
     }
 
-    /// The production decision, the first one as how it is now.
-    pub(super) fn ours(&mut self, profile: Profile, name: &str) {
+    /// The production decision as it is now, with these settings as far as they are known.
+    pub(super) fn now(&mut self, now: Option<&Settings>, profile: Profile) {
+        let settings = now.cloned().unwrap_or_else(|| Settings::of_profile(profile));
+        self.play_with(settings, &format!("now ({})", profile.word()));
+    }
+
+    /// The same with the profiles that it does not have, each in place of its own.
+    pub(super) fn others(&mut self, now: Option<&Settings>, profile: Profile, others: &[Profile]) {
+        for other in others.iter().filter(|other| **other != profile) {
+            let meant = Settings::of_profile(*other);
+            let settings = match now {
+                Some(now) => Settings {
+                    headroom: meant.headroom,
+                    hold: meant.hold,
+                    max_step_down: meant.max_step_down,
+                    down: meant.down,
+                    ..now.clone()
+                },
+                None => meant,
+            };
+            self.play_with(settings, other.word());
+        }
+    }
+
+    fn play_with(&mut self, settings: Settings, name: &str) {
+        // What a simulation cannot see says nothing in it.
+        let seen = |signal: &Signal| !matches!(signal.metric, Metric::Cpu | Metric::Memory | Metric::External(_));
+        let capacity = match settings.capacity {
+            Capacity::Learned { .. } => Capacity::Fixed(f64::from(self.world.slots)),
+            fixed => fixed,
+        };
         let settings = Settings {
+            mode: Mode::On,
             min: self.world.min,
             max: self.world.max,
-            capacity: Capacity::Fixed(f64::from(self.world.slots)),
+            capacity,
             first_lead: self.world.startup,
-            ..Settings::of_profile(profile)
+            signals: settings.signals.iter().filter(|signal| seen(signal)).cloned().collect(),
+            ..settings
         };
         self.contestants.push(Box::new(Ours::new(settings).named(name)));
     }
@@ -160,8 +192,9 @@ pub(super) async fn run(arguments: &SimulateArguments, times: &Times) -> Result<
     let (price, currency) = known.as_ref().map_or((0.0, ""), |known| (known.price, known.currency.as_str()));
     let now = known.as_ref().map_or(Profile::Balanced, |known| known.profile);
     let mut game = Game::new(world.clone(), price);
-    game.ours(now, &format!("now ({})", now.word()));
-    arguments.profile.iter().filter(|profile| **profile != now).for_each(|profile| game.ours(*profile, profile.word()));
+    let in_force = known.as_ref().and_then(|known| known.in_force.as_ref());
+    game.now(in_force, now);
+    game.others(in_force, now, &arguments.profile);
     if let Some(file) = &arguments.hpa {
         let manifest = Manifest::read(&file.to_string_lossy(), &read(file)?)?;
         game.hpa(&manifest, &file.file_name().unwrap_or_default().to_string_lossy());
@@ -194,6 +227,7 @@ struct Known {
     price: f64,
     currency: String,
     profile: Profile,
+    in_force: Option<Settings>,
 }
 
 async fn recorded(arguments: &SimulateArguments, times: &Times) -> Result<Known, Failure> {
@@ -201,9 +235,10 @@ async fn recorded(arguments: &SimulateArguments, times: &Times) -> Result<Known,
     let (status, _) = asking.status().await?;
     let pool = one(&status, arguments.pool.as_deref())?;
     let series = asking.series(&pool.pool, times.read("--from", &arguments.from)?).await?;
-    let profile = super::settings::profile(&asking.config().await?, &pool.pool);
+    let config = asking.config().await?;
+    let (profile, in_force) = (settings::profile(&config, &pool.pool), settings::in_force(&config, &pool.pool));
     let world = world(pool, &series.samples);
-    Ok(Known { series, world, price: status.instance_hour, currency: status.currency.clone(), profile })
+    Ok(Known { series, world, price: status.instance_hour, currency: status.currency.clone(), profile, in_force })
 }
 
 /// What the command line says of instances.
@@ -315,7 +350,7 @@ mod tests {
         series.samples.truncate(24);
         let traffic = traffic::recorded(&series, &berlin(), 1).unwrap();
         let mut game = Game::new(world(&mcp(), &day().samples), 0.5);
-        game.ours(Profile::Balanced, "now (balanced)");
+        game.now(None, Profile::Balanced);
         game.kpa(60);
         game.hpa(&Manifest::cpu(0.7), "hpa");
         let rows = game.play(&traffic);

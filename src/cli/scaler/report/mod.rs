@@ -115,10 +115,9 @@ fn play(known: &Known, times: &Times) -> (Result<Vec<Row>, String>, f64) {
     let mut world: sim::World = world(&known.pool, &series.samples);
     world.slack = known.slo.0;
     let mut game = Game::new(world, known.price.0);
-    game.ours(known.profile, &format!("now ({})", known.profile.word()));
-    for (word, profile) in Profile::WORDS.iter().filter(|(_, profile)| *profile != known.profile) {
-        game.ours(*profile, word);
-    }
+    let all: Vec<Profile> = Profile::WORDS.iter().map(|(_, profile)| *profile).collect();
+    game.now(known.in_force.as_ref(), known.profile);
+    game.others(known.in_force.as_ref(), known.profile, &all);
     game.hpa(&Manifest::cpu(0.7), "HPA, CPU 70 %");
     game.kpa(70);
     let seconds = f64::from(traffic.workload.seconds);

@@ -32,7 +32,8 @@ fn main() {
     let running = start(Options::embedded(&file)).unwrap_or_else(|error| panic!("{error}"));
     let web = running.address("web").expect("a listener");
     let handle = running.handle().clone();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let look = async || match handle.scaler(Ask::Status).await {
             Ok(Answer::Status(status)) => status.pools.into_iter().next(),
@@ -47,7 +48,8 @@ fn main() {
         let (mut needed, mut there) = (vec![None; 64], vec![None; 64]);
         let mut lead = 0.0f64;
         while begun.elapsed() < RISE + STAY {
-            let wanted = 1 + ((begun.elapsed().as_secs_f64() / RISE.as_secs_f64()).min(1.0) * (MOST - 1) as f64) as usize;
+            let wanted =
+                1 + ((begun.elapsed().as_secs_f64() / RISE.as_secs_f64()).min(1.0) * (MOST - 1) as f64) as usize;
             while clients.load(Ordering::Relaxed) < wanted {
                 clients.fetch_add(1, Ordering::Relaxed);
                 let (asked, failed) = (asked.clone(), failed.clone());
@@ -60,7 +62,7 @@ fn main() {
             }
             needed[wanted.div_ceil(SLOTS)].get_or_insert(begun.elapsed());
             if let Some(pool) = look().await {
-                (0..=ready(&pool)).for_each(|count| drop(there[count].get_or_insert(begun.elapsed())));
+                there[..=ready(&pool)].iter_mut().filter(|at| at.is_none()).for_each(|at| *at = Some(begun.elapsed()));
                 lead = lead.max(pool.last.map_or(0.0, |record| record.decision.terms.lead));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -13,6 +13,7 @@ mod sampler;
 mod shared;
 mod supervisor;
 mod tally;
+mod turn;
 mod view;
 
 use std::path::PathBuf;

@@ -52,7 +52,7 @@ fn flash_crowds_are_no_worse_than_with_knative_at_half_the_hours() {
 #[test]
 fn a_day_of_a_load_balancer_that_nothing_was_tuned_on() {
     let mut case = Case::new("elb-later", 10.0, 1, Shape::Told);
-    shorten(&mut case, 5400);
+    shorten(&mut case, 2400);
     check("elb-later", &ours(&case), 0.4, 2.6);
 }
 

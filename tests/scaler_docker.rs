@@ -82,7 +82,9 @@ fn instances_are_made_and_reached_on_ports_of_this_host() {
 #[test]
 fn on_a_network_instances_have_their_own_addresses() {
     on_engine(&["net"], async |engine| {
-        let name = format!("tidegate-test-{}", std::process::id());
+        let name = "tidegate-test".to_owned();
+        // What a test that failed has left.
+        engine.docker.remove_network(&name).await.ok();
         let network = NetworkCreateRequest { name: name.clone(), ..Default::default() };
         engine.docker.create_network(network).await.unwrap();
         let driver = engine.driver("net", |docker| docker.network = Some(name.clone()));

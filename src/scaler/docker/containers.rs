@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::container;
 use super::engine::{CALL, Engine};
 use super::mine::{Inspected, Listed, Look, Mine, POOL, State};
+use super::pull::Waiting;
 use super::trouble::{Trouble, missing_image};
 use crate::config::model;
 use crate::scaler::{DriverError, ErrorKind, Found, InstanceId, Life, Order};
@@ -32,12 +33,12 @@ pub(super) struct Containers {
     pub(super) spec: String,
     /// The highest generation seen.
     newest: Cell<u64>,
-    notes: RefCell<Notes>,
+    pub(super) notes: RefCell<Notes>,
 }
 
 /// What would have to be asked again without them; by the container's id.
 #[derive(Default)]
-struct Notes {
+pub(super) struct Notes {
     /// What a closer look has told, and in which state that was.
     looks: HashMap<String, (State, Look)>,
     /// Those we have asked to stop, and when they will have been killed.
@@ -46,14 +47,7 @@ struct Notes {
     told: HashSet<String>,
     removing: HashSet<String>,
     /// Orders whose image is not there yet.
-    waiting: BTreeMap<InstanceId, Waiting>,
-}
-
-/// An order whose image is not there.
-pub(super) enum Waiting {
-    For(Order),
-    /// It never came, which has still to be told.
-    InVain(DriverError),
+    pub(super) waiting: BTreeMap<InstanceId, Waiting>,
 }
 
 impl Containers {
@@ -189,26 +183,6 @@ impl Containers {
         })
     }
 
-    /// Those whose image is being pulled, and once those whose image never came.
-    fn waiting(&self) -> Vec<Found> {
-        let mut notes = self.notes.borrow_mut();
-        let found = |(id, waiting): (&InstanceId, &Waiting)| {
-            let (life, generation) = match waiting {
-                Waiting::For(order) => (Life::Pending, order.generation),
-                Waiting::InVain(error) => (Life::Ended { how: error.to_string(), asked: false }, 0),
-            };
-            let detail = match waiting {
-                Waiting::For(_) => format!("pulling image {}", self.settings.image),
-                Waiting::InVain(_) => format!("image {} could not be pulled", self.settings.image),
-            };
-            let spec = Some(self.spec.clone());
-            Found { id: id.clone(), address: None, life, spec, started: None, generation, detail, zone: None }
-        };
-        let found = notes.waiting.iter().map(found).collect();
-        notes.waiting.retain(|_, waiting| matches!(waiting, Waiting::For(_)));
-        found
-    }
-
     /// Takes the order; the answer says whether an image has to be pulled for it.
     pub(super) async fn start(&self, order: &Order) -> Result<Image, Trouble> {
         let mine = self.mine().await?;
@@ -340,34 +314,6 @@ impl Containers {
                 }
             }
         });
-    }
-
-    /// From now on the order waits for its image.
-    pub(super) fn wait(&self, order: &Order) {
-        self.notes.borrow_mut().waiting.insert(order.id.clone(), Waiting::For(order.clone()));
-    }
-
-    /// The orders that wait for the image.
-    pub(super) fn waiters(&self) -> Vec<Order> {
-        let notes = self.notes.borrow();
-        let orders = notes.waiting.values().filter_map(|waiting| match waiting {
-            Waiting::For(order) => Some(order.clone()),
-            Waiting::InVain(_) => None,
-        });
-        orders.collect()
-    }
-
-    /// The order does not wait any more; `error` says why it never will be.
-    pub(super) fn waited(&self, id: &InstanceId, error: Option<DriverError>) {
-        let mut notes = self.notes.borrow_mut();
-        // Stopped in between.
-        if !matches!(notes.waiting.get(id), Some(Waiting::For(_))) {
-            return;
-        }
-        match error {
-            Some(error) => notes.waiting.insert(id.clone(), Waiting::InVain(error)),
-            None => notes.waiting.remove(id),
-        };
     }
 }
 

@@ -32,14 +32,16 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Begins to ask the admin APIs at these URLs. What they have counted before is not summed.
+    /// Begins to ask the admin APIs at these URLs. What they have counted before is not summed. Where this proxy itself, called `own`, answers, it is
+    /// not asked again: several proxies may have the same list.
     ///
     /// Has to be called within a local runtime (`LocalRuntime` or `LocalSet`).
-    pub fn new(urls: &[String], token: Option<&Secret>, client: &HttpClient) -> Peers {
+    pub fn new(urls: &[String], own: &str, token: Option<&Secret>, client: &HttpClient) -> Peers {
         let (sum, began) = (Rc::new(RefCell::new(Sum::new(urls))), Instant::now());
         let token = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok());
         let ask = |url: &String| {
-            let peer = Peer { url: url.clone(), token: token.clone(), client: client.clone(), sum: sum.clone(), began };
+            let (own, token, client) = (own.to_owned(), token.clone(), client.clone());
+            let peer = Peer { url: url.clone(), own, token, client, sum: sum.clone(), began };
             tokio::task::spawn_local(peer.ask_on())
         };
         Peers { tasks: urls.iter().map(ask).collect(), began, sum: sum.clone() }
@@ -61,6 +63,7 @@ impl Drop for Peers {
 
 struct Peer {
     url: String,
+    own: String,
     token: Option<HeaderValue>,
     client: HttpClient,
     sum: Rc<RefCell<Sum>>,
@@ -86,6 +89,7 @@ impl Peer {
             told = wrong;
             let mut sum = self.sum.borrow_mut();
             match answer {
+                Ok(signals) if signals.proxy == self.own => return sum.forget(&self.url),
                 Ok(signals) => sum.hear(&self.url, signals, self.began.elapsed().as_secs_f64()),
                 Err(why) => sum.miss(&self.url, why),
             }

@@ -51,12 +51,29 @@ fn told(proxy: &str, arrivals: u64) -> Reply {
 }
 
 #[test]
+fn a_proxy_that_is_among_its_own_peers_does_not_count_itself() {
+    local(async {
+        let (me, other) =
+            (Server::start([told("me", 5), told("me", 500)]).await, Server::start([told("b", 7), told("b", 9)]).await);
+        let peers = Peers::new(&[me.url(), other.url()], "me", None, &HttpClient::default());
+        let mut arrivals = 0.0;
+        until("the other has told twice and nobody is waited for", async || {
+            let heard = peers.take();
+            arrivals += heard.pools.get("tools").map_or(0.0, |pool| pool.arrivals);
+            (arrivals >= 2.0 && heard.complete && heard.peers.len() == 1).then_some(())
+        })
+        .await;
+        assert_eq!((arrivals, me.asked.borrow().len()), (2.0, 1));
+    });
+}
+
+#[test]
 fn peers_are_asked_each_second_and_summed() {
     local(async {
         let (one, other) =
             (Server::start([told("a", 100), told("a", 130)]).await, Server::start([told("b", 7), told("b", 9)]).await);
         let token = Secret::new("word".to_owned());
-        let peers = Peers::new(&[one.url(), other.url()], Some(&token), &HttpClient::default());
+        let peers = Peers::new(&[one.url(), other.url()], "me", Some(&token), &HttpClient::default());
         assert!(!peers.take().complete);
         let mut arrivals = 0.0;
         until("both have told twice", async || {

@@ -193,6 +193,16 @@ impl PoolEngine {
         let external = self.built.external.findings().into_iter();
         all.extend(external.map(|finding| Finding { pool: Some(self.name.to_string()), ..finding }));
         all.extend(self.built.driver.iter().filter_map(|driver| driver.diverging(now)));
+        if let Some(error) = self.built.driver.as_ref().and_then(|driver| driver.hindrance()) {
+            let code = match error.kind {
+                ErrorKind::OtherScaler => "OTHER_SCALER",
+                ErrorKind::Full => "QUOTA",
+                _ => "DRIVER",
+            };
+            if all.iter().all(|finding| finding.code != code) {
+                all.push(self.finding(code, "critical", error.what, &error.advice));
+            }
+        }
         all.extend(self.of_the_number(now));
         if !self.leads() {
             let role = self.shared.role.borrow();

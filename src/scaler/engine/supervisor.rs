@@ -120,7 +120,7 @@ impl Supervisor {
         if before.map(peers) != Some(peers(config)) {
             let token = config.scaler.peer_token.as_ref().or(config.admin.token.as_ref());
             let urls = &config.scaler.peers;
-            self.peers = (!urls.is_empty()).then(|| Peers::new(urls, token, &self.shared.http));
+            self.peers = (!urls.is_empty()).then(|| Peers::new(urls, &self.shared.proxy, token, &self.shared.http));
             *self.shared.heard.borrow_mut() = Heard { complete: urls.is_empty(), ..Heard::default() };
         }
         let folder = state_folder(config, &self.base);

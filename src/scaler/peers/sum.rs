@@ -100,6 +100,11 @@ impl Sum {
         }
     }
 
+    /// That was no other.
+    pub(super) fn forget(&mut self, peer: &str) {
+        self.peers.remove(peer);
+    }
+
     /// A peer could not be asked.
     pub(super) fn miss(&mut self, peer: &str, why: String) {
         if let Some(peer) = self.peers.get_mut(peer) {

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Knee {
     /// By requests per instance: how many looks, and the mean service time.
     bins: BTreeMap<u16, (u16, f32)>,
-    capacity: Option<f32>,
 }
 
 impl Knee {
@@ -46,7 +45,7 @@ impl Knee {
     }
 
     /// The capacity, at most `most`, and the service time of instances that are not crowded; none before enough was seen.
-    pub(super) fn find(&mut self, most: f64) -> Option<(f64, f64)> {
+    pub(super) fn find(&self, most: f64) -> Option<(f64, f64)> {
         let known = || {
             self.bins
                 .iter()
@@ -71,7 +70,6 @@ impl Knee {
             capacity *= Self::PROBE;
         }
         let capacity = capacity.max(1.0).min(most.max(1.0));
-        self.capacity = Some(capacity as f32);
         Some((capacity, light))
     }
 }

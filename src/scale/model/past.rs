@@ -62,11 +62,6 @@ impl Slice {
     pub(super) fn mean_in_flight(&self) -> f64 {
         if self.span > 0.0 { self.in_flight / self.span } else { 0.0 }
     }
-
-    /// Mean of requests that waited.
-    pub(super) fn mean_queue(&self) -> f64 {
-        if self.span > 0.0 { self.queue / self.span } else { 0.0 }
-    }
 }
 
 impl Past {

@@ -93,7 +93,8 @@ impl PoolState {
         events: UnboundedSender<Event>,
     ) -> Self {
         let settings = completed(settings);
-        let kept = PoolKept::new(registry.pool(&name));
+        let stats = if settings.scaler.is_some() { registry.scaled_pool(&name) } else { registry.pool(&name) };
+        let kept = PoolKept::new(stats);
         PoolState {
             policy: Arc::new(policy(&settings)),
             name,
@@ -120,6 +121,10 @@ impl PoolState {
     /// Takes over new settings. Members that stay keep their health, load and counters; those that are gone drain.
     pub(super) fn adopt(&mut self, settings: Arc<model::Pool>, far: Settings, now: Moment) -> Vec<News> {
         let settings = completed(settings);
+        if settings.scaler.is_some() && &*self.kept.stats.labels()[0] != &*self.name {
+            let pool = &self.name;
+            tracing::warn!(%pool, "the scaler sees the load of other pools too: raise admin.max_series and restart");
+        }
         self.policy = Arc::new(policy(&settings));
         self.settings = settings;
         self.far = far;
@@ -270,7 +275,10 @@ impl PoolState {
 
     fn newcomer(&self, name: &str, target: &Arc<Target>, checked_first: bool, now: Moment) -> MemberState {
         let standing = if checked_first { unchecked(&self.policy, now) } else { Standing::new(&self.policy, now) };
-        let stats = self.registry.upstream(&self.name, name);
+        let stats = match &self.settings.scaler {
+            Some(_) => self.registry.scaled_upstream(&self.name, name),
+            None => self.registry.upstream(&self.name, name),
+        };
         let upstream = Upstream::new(self.name.clone(), name.into(), standing.outcomes().clone(), stats);
         MemberState {
             configured: Address::Unix(std::path::PathBuf::new()),

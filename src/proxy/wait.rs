@@ -86,8 +86,12 @@ impl Attempts<'_> {
         missed: Option<Miss>,
     ) -> Result<Slot, Refused> {
         let now = Clock::now();
+        if life.attempts == 0 {
+            // Upstreams whose circuits have let nobody in were not tried.
+            tried.clear();
+        }
         let miss = match missed {
-            Some(miss) => miss,
+            Some(miss) => self.meant(life, miss),
             None => match self.approach(life, exchange, tried, now) {
                 Ok(slot) => return Ok(slot),
                 Err(miss) => miss,
@@ -114,6 +118,14 @@ impl Attempts<'_> {
             Some(reserved) => self.try_once(life, exchange, tried, &reserved, now),
             None => Err(self.what_is_missing()),
         }
+    }
+
+    /// Where half-open circuits let nobody in for now, that is as if their upstreams were full: they do not need another instance.
+    fn meant(&self, life: &Life, miss: Miss) -> Miss {
+        if miss == Miss::Unfit && life.attempts == 0 && self.pool().settings.queue.is_some() {
+            return self.what_is_missing();
+        }
+        miss
     }
 
     fn what_is_missing(&self) -> Miss {
@@ -221,7 +233,7 @@ impl Attempts<'_> {
         let picked = pick(&life.worker, &self.view, self.pool, &self.choice(life, exchange), tried, now);
         tried.truncate(before);
         // Where only those are left that are left to others, somebody is fit all the same.
-        picked.map_err(|miss| if miss == Miss::Unfit && !reserved.is_empty() { self.what_is_missing() } else { miss })
+        picked.map_err(|miss| if reserved.is_empty() { self.meant(life, miss) } else { self.what_is_missing() })
     }
 
     /// Sees the pool as it is in the newest snapshot.

@@ -15,7 +15,8 @@ use super::stats::{
 /// the `Arc`s; the request path never looks a name up. The same name gets the same counts, so they survive every reload that
 /// keeps the name. What no snapshot, request or connection refers to any longer is dropped at the next scrape.
 ///
-/// **Bounds**: each kind has at most `max_series` names of its own; those beyond share the one called [`Registry::OTHER`].
+/// **Bounds**: each kind has at most `max_series` names of its own, but for pools with a scaler and their upstreams, which always have one;
+/// those beyond share the one called [`Registry::OTHER`].
 #[derive(Debug)]
 pub struct Registry {
     workers: usize,
@@ -89,6 +90,16 @@ impl Registry {
     pub fn pool(&self, name: &str) -> Arc<PoolStats> {
         let names = &mut *self.names();
         named(&mut names.pools, names.max_series, self.workers, &[name])
+    }
+
+    /// The counts of a pool that decisions are made by, so that it shares them with no other: one above the bound, if need be.
+    pub fn scaled_pool(&self, name: &str) -> Arc<PoolStats> {
+        named(&mut self.names().pools, usize::MAX, self.workers, &[name])
+    }
+
+    /// The counts of an upstream of such a pool.
+    pub fn scaled_upstream(&self, pool: &str, address: &str) -> Arc<UpstreamStats> {
+        named(&mut self.names().upstreams, usize::MAX, self.workers, &[pool, address])
     }
 
     /// The counts of an upstream, which is known by its pool and its address.
@@ -203,6 +214,18 @@ mod tests {
         assert!(Arc::ptr_eq(&registry.route(Registry::OTHER), &routes[9]));
         drop(routes);
         assert_eq!(&*registry.route("r7").labels()[0], "r7", "there is room again");
+    }
+
+    #[test]
+    fn what_is_scaled_by_its_counts_shares_them_with_nobody() {
+        let registry = Registry::new(1, 1, &[]);
+        let shared = [registry.pool("a"), registry.pool("b"), registry.pool("c")];
+        assert!(Arc::ptr_eq(&shared[1], &shared[2]));
+        let scaled = [registry.scaled_pool("d"), registry.scaled_pool("e")];
+        assert_eq!(scaled.each_ref().map(|stats| &*stats.labels()[0]), ["d", "e"]);
+        assert!(Arc::ptr_eq(&registry.scaled_pool("d"), &registry.pool("d")), "also for those who ask otherwise");
+        let _other = [registry.upstream("a", "1"), registry.upstream("a", "2")];
+        assert_eq!(&*registry.scaled_upstream("d", "1").labels()[1], "1");
     }
 
     #[test]

@@ -159,8 +159,8 @@ const HEAD: &str = "\
 (`src/telemetry/series.rs`); do not edit it.
 
 Each kind of thing (listeners, routes, pools, upstreams, limits) has at most `admin.max_series` names of its own; those beyond share
-the label value `other`, for which states, weights and EWMA are not given. Counts survive reloads as long as the name does. A
-histogram appears with its first request.
+the label value `other`, for which states, weights and EWMA are not given; pools with a scaler and their upstreams always have their
+own. Counts survive reloads as long as the name does. A histogram appears with its first request.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

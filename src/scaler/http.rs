@@ -297,7 +297,6 @@ mod tests {
             assert!(matches!(client.get(url, LONG).await, Err(HttpError::Url { .. })), "{url}");
         }
         let hidden = client.get("http://me:word@host/", LONG).await.unwrap_err().to_string();
-        assert!(!hidden.contains("word") || hidden.contains("passwords in URLs"), "{hidden}");
         assert!(!hidden.contains("me:word"), "{hidden}");
     }
 

@@ -157,10 +157,9 @@ impl Turns {
             self.at.pop_front();
         }
         let flaps = self.at.len() >= bound as usize;
-        flaps && !std::mem::replace(&mut self.told, flaps) || {
-            self.told &= flaps;
-            false
-        }
+        let began = flaps && !self.told;
+        self.told = flaps;
+        began
     }
 }
 

@@ -66,14 +66,14 @@ fn history_survives_and_is_found_by_time() {
 #[test]
 fn an_outcome_that_came_after_a_restart_is_merged() {
     let folder = tempfile::tempdir().unwrap();
-    let at = now() - 3.0 * DAY;
+    let at = now() - 1.5 * DAY;
     let store = open(folder.path());
     store.record(record(at, 1, 2));
     written(store);
     let store = open(folder.path());
     store.outcome("tools", &record(at, 0, 0).id, Outcome { ready_after: Some(2.0), ..Outcome::default() });
     written(store);
-    // Told on a later day than the record's.
+    // Told on a later day than the record's, and found beside it.
     let found = open(folder.path()).at("tools", at).unwrap();
     assert_eq!(found.outcome.map(|outcome| outcome.ready_after), Some(Some(2.0)));
 }

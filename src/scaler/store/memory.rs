@@ -37,10 +37,11 @@ impl Memory {
         }
     }
 
-    pub(super) fn complete(&mut self, id: &str, outcome: Outcome) {
-        if let Some(record) = self.records.iter_mut().rev().find(|record| record.id == id) {
-            record.outcome = Some(outcome);
-        }
+    /// Adds an outcome to its record; answers that one's time, if it is remembered.
+    pub(super) fn complete(&mut self, id: &str, outcome: Outcome) -> Option<f64> {
+        let record = self.records.iter_mut().rev().find(|record| record.id == id)?;
+        record.outcome = Some(outcome);
+        Some(record.decision.at)
     }
 
     /// Those within a span, and the time before which there may be others in the files.

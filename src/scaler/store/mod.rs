@@ -143,10 +143,11 @@ impl Store {
 
     /// Adds what became of an earlier decision.
     pub fn outcome(&self, pool: &str, id: &str, outcome: Outcome) {
-        let at = now();
-        let text = line::of_outcome(at, id, &outcome);
-        self.append(pool, Kind::History, at, text);
-        self.memory(pool, |memory| memory.complete(id, outcome));
+        let now = now();
+        let text = line::of_outcome(now, id, &outcome);
+        let at = self.memory(pool, |memory| memory.complete(id, outcome));
+        // Beside its record, where one who reads that day finds it.
+        self.append(pool, Kind::History, at.unwrap_or(now), text);
     }
 
     /// The decisions from `since` to `until`, both included; those that changed the number of instances, or `all` that are kept. Where there are more

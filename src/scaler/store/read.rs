@@ -6,6 +6,8 @@ use super::line;
 use super::segment::{Kind, day_of, days};
 use crate::admin::scaling::{Outcome, Record, Sample};
 
+const DAY: f64 = 86400.0;
+
 /// The last `limit` records within a span and before `border`, the oldest first, with the outcomes that were told later.
 ///
 /// **Cost**: reads the days' files from the last one backwards until there are enough; lines of other times are not parsed.
@@ -13,13 +15,17 @@ pub(super) fn records(pool_folder: &Path, span: (f64, f64), border: f64, limit: 
     let mut newest_first = Vec::new();
     let mut outcomes: HashMap<String, Outcome> = HashMap::new();
     let mut known = HashSet::new();
-    let (first, last) = (day(span.0), day(span.1.min(border)));
+    let until = span.1.min(border);
+    let (first, last, next) = (day(span.0), day(until), day(until + DAY));
     for (of, path) in days(pool_folder, Kind::History).into_iter().rev() {
         if newest_first.len() >= limit || first.as_ref().is_some_and(|first| of < *first) {
             break;
         }
+        // Outcomes are in the file of their record's day, at the latest in that of the day after.
+        if next.as_ref().is_some_and(|next| of > *next) {
+            continue;
+        }
         let text = lossy(&path);
-        // An outcome can be told on the day after.
         outcomes.extend(text.lines().filter_map(line::outcome));
         if last.as_ref().is_some_and(|last| of > *last) {
             continue;

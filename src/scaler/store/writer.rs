@@ -98,11 +98,13 @@ impl Writer {
         }
         let Some(segment) = self.open.get_mut(&key) else { return Ok(()) };
         if segment.length() + lines.len() as u64 > FILE_BYTES {
-            tracing::warn!(
-                pool,
-                day,
-                "the scaler's history of this day is full; what comes until tomorrow is not kept"
-            );
+            if !std::mem::replace(&mut segment.full, true) {
+                tracing::warn!(
+                    pool,
+                    day,
+                    "the scaler's history of this day is full; what comes until tomorrow is not kept"
+                );
+            }
             return Ok(());
         }
         segment.append(lines)

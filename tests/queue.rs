@@ -372,7 +372,8 @@ async fn a_bound_that_is_learned_comes_with_the_replicas() {
     handle.replicas(&name, set.to_vec(), Some(3));
     let fourth = ask(&proxy.client(), "/4");
     eventually("the new bound holds", || a.seen().len() == 3 || b.seen().len() == 2).await;
-    (a.opens(), b.opens());
+    a.opens();
+    b.opens();
     all_well(first.into_iter().chain([third, fourth]).collect()).await;
     let readings = app(&proxy).readings(tidegate::types::Clock::now());
     assert_eq!((readings.completions, readings.in_flight), (4, 0));
@@ -407,7 +408,8 @@ async fn a_new_replica_serves_those_who_wait_in_order_and_keeps_its_place_over_r
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_drains_for_its_sessions_and_can_be_called_back() {
     let (a, b) = (gate("a").await, gate("b").await);
-    (a.opens(), b.opens());
+    a.opens();
+    b.opens();
     let text = format!(
         "{WEB}[pool.app]\nbalance = \"first\"\nsticky = {{ learn = \"header:Mcp-Session-Id\" }}\n\
          scaler = {{ exec = {{ command = [\"true\"] }}, mode = \"off\" }}\n"

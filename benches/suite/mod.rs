@@ -9,20 +9,20 @@ const WORLD_CUP: &str = include_str!("../traces/wc98.csv");
 const LOAD_BALANCER: &str = include_str!("../traces/elb.csv");
 const LANGUAGE_MODEL: &str = include_str!("../traces/azllm_conv.csv");
 
-pub const SYNTHETIC: [&str; 7] = ["step", "ramp", "diurnal", "flash", "saw", "noisy", "onoff"];
-pub const REAL: [&str; 3] = ["wc98", "elb", "azllm"];
-pub const HELD_OUT: [&str; 9] =
+pub(crate) const SYNTHETIC: [&str; 7] = ["step", "ramp", "diurnal", "flash", "saw", "noisy", "onoff"];
+pub(crate) const REAL: [&str; 3] = ["wc98", "elb", "azllm"];
+pub(crate) const HELD_OUT: [&str; 9] =
     ["wc98-night", "wc98-evening", "elb-later", "walk", "weekly", "crowds", "noisy-other", "onoff-5min", "bursts"];
 
 /// A workload, and the world that it is played in.
-pub struct Case {
+pub(crate) struct Case {
     pub load: Workload,
     pub world: World,
 }
 
 /// How instances are.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// They serve as many requests at once as everybody was told.
     Told,
     /// Everybody was told 16, and they serve four; more of them share these.
@@ -30,7 +30,7 @@ pub enum Shape {
 }
 
 impl Case {
-    pub fn new(trace: &str, startup: f64, seed: u64, shape: Shape) -> Case {
+    pub(crate) fn new(trace: &str, startup: f64, seed: u64, shape: Shape) -> Case {
         let mut world = World { startup, seed, ..World::default() };
         let load = match trace {
             "azllm" => {
@@ -46,12 +46,12 @@ impl Case {
         Case { load, world }
     }
 
-    pub fn play(&self, contestant: &mut dyn Contestant) -> Outcome {
+    pub(crate) fn play(&self, contestant: &mut dyn Contestant) -> Outcome {
         run(&self.load, &self.world, contestant)
     }
 
     /// The settings that a pool in this world would have.
-    pub fn settings(&self, profile: Profile) -> Settings {
+    pub(crate) fn settings(&self, profile: Profile) -> Settings {
         let slots = f64::from(self.world.slots);
         let capacity =
             if slots > self.world.cores { Capacity::Learned { most: slots } } else { Capacity::Fixed(slots) };
@@ -59,7 +59,7 @@ impl Case {
         Settings { min, max, capacity, first_lead, ..Settings::of_profile(profile) }
     }
 
-    pub fn ours(&self, profile: Profile) -> Ours {
+    pub(crate) fn ours(&self, profile: Profile) -> Ours {
         Ours::new(self.settings(profile))
     }
 }
@@ -138,7 +138,7 @@ fn conversations() -> Workload {
 
 /// Means over several runs, each trace counting as much as any other.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Means {
+pub(crate) struct Means {
     pub violations: f64,
     pub over: f64,
     pub starts: f64,
@@ -148,7 +148,7 @@ pub struct Means {
 }
 
 impl Means {
-    pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Means {
+    pub(crate) fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Means {
         let all: Vec<&Outcome> = outcomes.into_iter().collect();
         let mean =
             |value: fn(&Outcome) -> f64| all.iter().map(|each| value(each)).sum::<f64>() / all.len().max(1) as f64;
@@ -164,8 +164,8 @@ impl Means {
 }
 
 /// Who is compared, and how each is made for a case.
-pub type Maker = (&'static str, fn(&Case) -> Box<dyn Contestant>);
+pub(crate) type Maker = (&'static str, fn(&Case) -> Box<dyn Contestant>);
 
-pub const OURS: Maker = ("tidegate balanced", |case| Box::new(case.ours(Profile::Balanced)));
-pub const TUNED_KPA: Maker = ("KPA 60 % + 120 s (tuned)", |_| Box::new(Kpa::tuned()));
-pub const HPA_CPU: Maker = ("HPA CPU 70 %", |_| Box::new(Hpa::cpu(0.7)));
+pub(crate) const OURS: Maker = ("tidegate balanced", |case| Box::new(case.ours(Profile::Balanced)));
+pub(crate) const TUNED_KPA: Maker = ("KPA 60 % + 120 s (tuned)", |_| Box::new(Kpa::tuned()));
+pub(crate) const HPA_CPU: Maker = ("HPA CPU 70 %", |_| Box::new(Hpa::cpu(0.7)));

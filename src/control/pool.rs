@@ -121,7 +121,7 @@ impl PoolState {
     /// Takes over new settings. Members that stay keep their health, load and counters; those that are gone drain.
     pub(super) fn adopt(&mut self, settings: Arc<model::Pool>, far: Settings, now: Moment) -> Vec<News> {
         let settings = completed(settings);
-        if settings.scaler.is_some() && &*self.kept.stats.labels()[0] != &*self.name {
+        if settings.scaler.is_some() && *self.kept.stats.labels()[0] != *self.name {
             let pool = &self.name;
             tracing::warn!(%pool, "the scaler sees the load of other pools too: raise admin.max_series and restart");
         }

@@ -73,6 +73,12 @@ pub trait Driver {
         let _ = request;
     }
 
+    /// Tells what would be asked for, where somebody wants to hear of that (`mode = "dry_run"`).
+    fn propose<'a>(&'a self, request: &'a ScaleRequest) -> LocalBoxFuture<'a, Result<(), DriverError>> {
+        let _ = request;
+        Box::pin(async { Ok(()) })
+    }
+
     /// What was asked for and has not come about in time; `now` in seconds since 1970.
     fn diverging(&self, now: f64) -> Option<Finding> {
         let _ = now;

@@ -310,6 +310,10 @@ impl<C: Carrier> Driver for Hook<C> {
         Hook::resume(self, request);
     }
 
+    fn propose<'a>(&'a self, request: &'a ScaleRequest) -> LocalBoxFuture<'a, Result<(), DriverError>> {
+        Box::pin(Hook::propose(self, request))
+    }
+
     fn diverging(&self, now: f64) -> Option<Finding> {
         Hook::diverging(self, now)
     }

@@ -180,7 +180,7 @@ pub(super) fn day() -> Series {
             saturated: if crowd { 3.0 } else { 0.0 },
             p95: Some(if crowd { 3.1 } else { 2.2 }),
             ready,
-            starting: if n % 40 == 0 { 1.0 } else { 0.0 },
+            starting: if n.is_multiple_of(40) { 1.0 } else { 0.0 },
             draining: 0.0,
             desired: ready as u32,
             capacity: 4.0,

@@ -208,12 +208,16 @@ fn what_is_always_needed_back_is_kept_longer() {
 fn a_period_is_found_and_capacity_is_there_before() {
     let mut pool = Pool::with(|settings| settings.headroom = Headroom { quantile: None, beta: 1.0 });
     let rate = |second: usize| if second % 300 < 60 { 300.0 } else { 10.0 };
-    (0..1500).for_each(|second| drop(pool.serve(rate(second), 1)));
+    for second in 0..1500 {
+        pool.serve(rate(second), 1);
+    }
     let just_before = (1500..1797).fold(Proposal::default(), |_, second| pool.serve(rate(second), 1));
     assert!((just_before.terms.period - 300.0).abs() < 10.0, "{:?}", just_before.terms);
     assert!(just_before.up >= 8 && just_before.reason == "period", "{just_before:?}");
     let mut blind = Pool::with(|settings| settings.periods = false);
-    (0..1797).for_each(|second| drop(blind.serve(rate(second), 1)));
+    for second in 0..1797 {
+        blind.serve(rate(second), 1);
+    }
     assert_eq!(blind.serve(10.0, 1).terms.period, 0.0);
 }
 
@@ -283,7 +287,9 @@ fn the_unhealthy_are_made_up_for() {
 #[test]
 fn what_is_remembered_is_small_and_reads_back() {
     let mut pool = Pool::with(|settings| settings.seasonal = vec![86400.0, 604800.0]);
-    (0..4000).for_each(|second| drop(pool.serve(100.0 + f64::from(second % 77), 1)));
+    for second in 0..4000 {
+        pool.serve(100.0 + f64::from(second % 77), 1);
+    }
     let text = serde_json::to_string(&pool.model).unwrap();
     assert!(text.len() < 60_000, "{} bytes", text.len());
     let mut read: Model = serde_json::from_str(&text).unwrap();

@@ -65,10 +65,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Earlier wishes with their age, the wish, the size, the windows up and down, and what is stable.
+    type Case<'a> = (&'a [(f64, u32)], u32, u32, [f64; 2], u32);
+
     #[test]
     fn the_windows_of_hpa() {
-        // (earlier wishes with their age, wish, size, windows up and down, stable)
-        let cases: [(&[(f64, u32)], u32, u32, [f64; 2], u32); 9] = [
+        let cases: [Case<'_>; 9] = [
             (&[], 5, 3, [0.0, 300.0], 5),
             (&[], 2, 3, [0.0, 300.0], 2),
             // Shrinks only to the greatest wish of the window.

@@ -127,6 +127,8 @@ pub(super) struct PoolEngine {
     /// The codes of conditions that the log has been told of.
     pub(super) told: BTreeSet<String>,
     pub(super) decisions: u32,
+    /// The number that was last told while it is only tried.
+    pub(super) proposed: Option<u32>,
 }
 
 impl PoolEngine {
@@ -173,6 +175,7 @@ impl PoolEngine {
             below_max: 0.0,
             told: BTreeSet::new(),
             decisions: 0,
+            proposed: None,
             config,
         })
     }

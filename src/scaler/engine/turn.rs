@@ -8,9 +8,9 @@ use super::pool::{PoolEngine, Why};
 use super::view;
 use crate::admin::scaling::PoolSignals;
 use crate::config::model::MaxConcurrency;
-use crate::scale::{Decision, Observed, Phase, decide};
+use crate::scale::{Decision, Mode, Observed, Phase, decide};
 use crate::scaler::fleet::{Action, Input, Plan};
-use crate::scaler::{DriverError, ErrorKind, Life};
+use crate::scaler::{DriverError, ErrorKind, Life, ScaleRequest};
 use crate::snapshot::{Intent, Pool, Replica};
 use crate::types::Clock;
 
@@ -43,11 +43,32 @@ impl PoolEngine {
             self.look_at_usage(now).await;
             self.decide(now, answered);
         }
+        self.propose().await;
         let plan = self.step(answered, now);
         self.keep(!plan.actions.is_empty());
         self.carry_out(&plan.actions, now).await;
         self.pass_on(plan);
         self.publish(now, decides);
+    }
+
+    /// Tells whoever makes the instances what would be asked for, each new number once, while that is only tried.
+    async fn propose(&mut self) {
+        let Some(record) = self.last.as_ref().filter(|_| self.settings.mode == Mode::DryRun) else { return };
+        let decision = &record.decision;
+        let request = ScaleRequest {
+            desired: decision.desired,
+            current: decision.current,
+            decision: record.id.clone(),
+            generation: record.generation,
+            reason: decision.reason.clone(),
+            victims: Vec::new(),
+        };
+        let is_news = decision.desired != decision.current && self.proposed != Some(decision.desired);
+        self.proposed = (decision.desired != decision.current).then_some(decision.desired);
+        let Some(driver) = self.built.driver.clone().filter(|_| is_news) else { return };
+        if let Err(error) = bounded("propose", driver.propose(&request)).await {
+            self.fail("propose", error);
+        }
     }
 
     /// Whether something is on its way that is worth looking at more often.

@@ -178,7 +178,7 @@ mod tests {
         let seen = Sample {
             at: 1_796_000_010.0,
             span: 10.0,
-            arrivals: 1234.567_891_23,
+            arrivals: 1_234.567_891_23,
             p95: Some(1.0 / 3.0),
             ..Sample::default()
         };

@@ -88,9 +88,9 @@ fn findings(out: &mut String, found: &[Finding]) {
     for finding in found {
         let severity =
             if matches!(finding.severity.as_str(), "critical" | "warning") { &finding.severity } else { "info" };
-        _ = write!(
+        _ = writeln!(
             out,
-            "<div class=\"advice {severity}\"><span class=\"tag {severity}\">{}</span>{}<p>{}</p></div>\n",
+            "<div class=\"advice {severity}\"><span class=\"tag {severity}\">{}</span>{}<p>{}</p></div>",
             escape(&finding.code),
             escape(&finding.text),
             escape(&finding.advice)

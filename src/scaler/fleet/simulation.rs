@@ -199,7 +199,7 @@ impl World {
         let broken = self.broken.contains(&self.settings.spec);
         let (never, at_once) = (!self.calm && self.once_in(40), !self.calm && self.once_in(30));
         let up = if never { None } else { Some(self.now + self.span(0.5, 8.0)) };
-        let ends = (at_once || broken).then(|| self.now + if at_once { 0.0 } else { 3.0 });
+        let ends = (at_once || broken).then_some(self.now + if at_once { 0.0 } else { 3.0 });
         // Addresses are used again.
         let taken: BTreeSet<Address> = self.processes.values().map(|process| process.address.clone()).collect();
         let free = |port: &u16| !taken.contains(&Address::Ip(SocketAddr::from(([127, 0, 0, 1], *port))));
@@ -244,7 +244,7 @@ impl World {
     fn really(&mut self, action: &Action) {
         match action {
             Action::Start(order) => {
-                if !self.processes.get(&order.id).is_some_and(|process| process.ended.is_none()) {
+                if self.processes.get(&order.id).is_none_or(|process| process.ended.is_some()) {
                     self.create(&order.id);
                 }
             }
@@ -540,7 +540,7 @@ fn seen(member: &Member, now: f64) -> Seen {
 
 fn play(seed: u64, by_count: bool) {
     let mut world = World::new(seed, by_count);
-    world.settings.max_requests = (seed % 3 == 0).then_some(500);
+    world.settings.max_requests = seed.is_multiple_of(3).then_some(500);
     world.fleet.adopt(world.settings.clone());
     for step in 1..=STEPS {
         world.step();

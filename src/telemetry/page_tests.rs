@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::limit::{Decision, Limiter, Reason, Rule};
-use crate::telemetry::Lane;
+use crate::telemetry::{Lane, PoolFigures};
 
 /// A page as Prometheus reads it: each series with its sorted labels.
 type Parsed = BTreeMap<(String, BTreeMap<String, String>), f64>;
@@ -144,6 +144,15 @@ fn every_metric_of_the_table_is_on_a_full_page_and_no_other() {
     upstream.at(Lane::worker(0)).latency.record(Duration::ZERO);
     pool.at(Lane::worker(0)).served_after(Duration::ZERO);
     upstream.control.set_circuit(Some(Phase::Closed));
+    let mut figures = PoolFigures::default();
+    for series in Series::ALL.iter().filter(|series| series.metric().name.starts_with("tidegate_scaler_")) {
+        let labels = vec!["x"; series.metric().labels.len()];
+        match series.metric().kind {
+            MetricType::HISTOGRAM => figures.spans(*series, &labels, route.latency()),
+            _ => figures.add(*series, &labels, 1.0),
+        }
+    }
+    registry.scalers.publish("p", figures);
     let page = registry.page();
     let found: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

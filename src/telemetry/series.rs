@@ -21,6 +21,11 @@ macro_rules! series {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Series { $($variant),+ }
 
+        impl Series {
+            #[cfg(test)]
+            const EACH: &[Series] = &[$(Series::$variant),+];
+        }
+
         /// Every metric there is, in the order of the page.
         pub const METRICS: &[Metric] = &[
             $(Metric { name: $name, kind: MetricType::$kind, labels: &[$($label),*], help: $help }),+
@@ -29,6 +34,10 @@ macro_rules! series {
 }
 
 impl Series {
+    /// All of them, in the order of the page.
+    #[cfg(test)]
+    pub(super) const ALL: &[Series] = Self::EACH;
+
     pub(super) fn metric(self) -> &'static Metric {
         &METRICS[self as usize]
     }

@@ -102,7 +102,7 @@ fn out_of_reach(error: &Error) -> (String, &'static str) {
             "nobody listens there".to_owned(),
             "start the engine (`systemctl start docker`); its log says why it ended",
         ),
-        Some(Io::TimedOut) => (
+        Some(Io::TimedOut | Io::WouldBlock) => (
             "no connection within 2 s".to_owned(),
             "see with `docker ps` whether the engine hangs, and restart it if so",
         ),

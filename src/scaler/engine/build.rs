@@ -50,6 +50,20 @@ pub(super) fn part(pool: &model::Pool) -> impl PartialEq + use<> {
     })
 }
 
+/// The kind of driver that a pool's scaler names.
+pub(super) fn kind(pool: &model::Pool) -> &'static str {
+    let Some(scaler) = &pool.scaler else { return "none" };
+    let named = [
+        ("process", scaler.process.is_some()),
+        ("webhook", scaler.webhook.is_some()),
+        ("exec", scaler.exec.is_some()),
+        ("systemd", scaler.systemd.is_some()),
+        ("docker", scaler.docker.is_some()),
+        ("kubernetes", scaler.kubernetes.is_some()),
+    ];
+    named.iter().find(|(_, is)| *is).map_or("none", |(kind, _)| kind)
+}
+
 /// Builds the driver that a pool's scaler names.
 pub(super) fn driver(name: &str, pool: &model::Pool, shared: &Shared) -> Built {
     if let Some(process) = pool.scaler.as_ref().and_then(|scaler| scaler.process.as_ref()) {

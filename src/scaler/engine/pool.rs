@@ -266,6 +266,10 @@ impl PoolEngine {
             return;
         }
         let Some(pool) = snapshot.config.pool.get(&*self.name).filter(|pool| pool.scaler.is_some()) else { return };
+        if build::kind(pool) != self.built.kind {
+            // Another scaler follows as soon as the instances of this one's kind have left.
+            return;
+        }
         let before = self.config.pool.get(&*self.name);
         if before.map(|pool| &pool.scaler) != Some(&pool.scaler) {
             tracing::info!(pool = %self.name, "the scaler has another configuration");

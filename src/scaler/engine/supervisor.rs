@@ -44,6 +44,7 @@ pub(super) struct Supervisor {
 struct Running {
     mail: UnboundedSender<Mail>,
     task: JoinHandle<()>,
+    kind: &'static str,
     retiring: bool,
 }
 
@@ -214,6 +215,12 @@ impl Supervisor {
                 continue;
             }
             match self.pools.get_mut(name) {
+                Some(running) if running.kind != build::kind(pool) => {
+                    // Its instances leave before those of another kind come.
+                    if !std::mem::replace(&mut running.retiring, true) {
+                        tell(&running.mail, Mail::Retire);
+                    }
+                }
                 Some(running) if running.retiring => {
                     running.retiring = false;
                     tell(&running.mail, Mail::Stay);
@@ -224,7 +231,7 @@ impl Supervisor {
                     let Some(engine) = engine else { continue };
                     let (mail, letters) = unbounded_channel();
                     let task = tokio::task::spawn_local(engine.run(letters));
-                    self.pools.insert(name.clone(), Running { mail, task, retiring: false });
+                    self.pools.insert(name.clone(), Running { mail, task, kind: build::kind(pool), retiring: false });
                 }
             }
         }

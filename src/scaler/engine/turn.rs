@@ -33,6 +33,11 @@ impl PoolEngine {
         if !decides && !stirs {
             return;
         }
+        if self.settings.mode == Mode::Off && self.retiring.is_none() {
+            // What is there stays as it is.
+            self.decided = now;
+            return self.publish(now, true);
+        }
         let answered = self.list(now).await;
         if !self.leads() {
             self.follow(decides);

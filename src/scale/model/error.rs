@@ -19,7 +19,8 @@ impl Errors {
 
     /// Takes in that at `clock` there is so much, and what is expected so many seconds later.
     pub(super) fn note(&mut self, clock: f64, real: f64, expected: f64, ahead: f64) {
-        while let Some((_, open)) = self.open.pop_front_if(|(due, _)| *due <= clock) {
+        while let Some((_, open)) = self.open.front().copied().filter(|(due, _)| *due <= clock) {
+            self.open.pop_front();
             self.known.push_back((open, (real - f64::from(open)) as f32));
         }
         let excess = self.known.len().saturating_sub(Self::KEPT);

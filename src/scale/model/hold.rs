@@ -56,7 +56,8 @@ impl Hold {
         }
         self.wanted.push_back((clock, wanted));
         let forgotten = |at: f64| at <= clock - 2.0 * setting.max.max(least);
-        while let Some((_, count)) = self.wanted.pop_front_if(|(at, _)| forgotten(*at)) {
+        while let Some((_, count)) = self.wanted.front().copied().filter(|(at, _)| forgotten(*at)) {
+            self.wanted.pop_front();
             let gone = count - self.wanted.front().map_or(0, |(_, next)| *next).min(count);
             self.remember(Break { at: clock, gap: Break::NEVER, count: gone as f32, sudden: false });
         }

@@ -65,7 +65,7 @@ impl Knee {
                 break;
             }
         }
-        let seen = known().last().map_or(0.0, |(bin, _)| Self::begins(bin + 1));
+        let seen = known().next_back().map_or(0.0, |(bin, _)| Self::begins(bin + 1));
         if seen <= capacity {
             capacity *= Self::PROBE;
         }

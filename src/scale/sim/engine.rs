@@ -403,12 +403,12 @@ impl<'a> Play<'a> {
     fn send_away(&mut self, victims: Victims) {
         let of = |phase| self.members.iter().enumerate().filter(move |(_, member)| member.phase == phase);
         let late = |a: &&Member, b: &&Member| a.ready.total_cmp(&b.ready);
-        if let Some((index, _)) = of(Phase::Starting).max_by(|(_, a), (_, b)| late(&a, &b)) {
+        if let Some((index, _)) = of(Phase::Starting).max_by(|(_, a), (_, b)| late(a, b)) {
             let member = self.members.remove(index);
             return self.bill(&member);
         }
         let victim = match victims {
-            Victims::Newest => of(Phase::Ready).max_by(|(_, a), (_, b)| late(&a, &b)),
+            Victims::Newest => of(Phase::Ready).max_by(|(_, a), (_, b)| late(a, b)),
             Victims::LeastInFlight => of(Phase::Ready).min_by_key(|(_, member)| member.in_flight),
         };
         if let Some((index, _)) = victim {

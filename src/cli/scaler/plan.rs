@@ -252,8 +252,8 @@ max = 20 is too small in 4 months: raise it before
     #[test]
     fn cost_tells_what_was_idle_and_what_others_would_cost() {
         let mut known = known();
-        // Two hours of the day are enough to play.
-        known.series.samples.truncate(24);
+        // Half an hour of the day is enough to play.
+        known.series.samples.truncate(6);
         let rows = scenarios(&known, &[Profile::Fast, Profile::Calm], &berlin()).unwrap();
         assert_eq!(rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["now (calm)", "fast"]);
         let text = cost_text(&known, &rows);

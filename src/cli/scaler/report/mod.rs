@@ -163,10 +163,10 @@ pub(super) mod tests {
     use super::super::times::tests::{NOON, berlin};
     use super::*;
 
-    /// A report of the sample's day; only two hours are played again.
+    /// A report of the sample's day; only half an hour is played again.
     pub(super) fn report() -> Report {
         let mut short = known();
-        short.series.samples.truncate(24);
+        short.series.samples.truncate(6);
         let (played, played_seconds) = play(&short, &berlin());
         let known = known();
         let part = Part { findings: mcp().conditions, advice: known.advice(), played, played_seconds, known };

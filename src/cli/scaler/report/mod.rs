@@ -17,7 +17,7 @@ use super::plan::advice_json;
 use super::simulate::{Game, Row, world};
 use super::times::{Times, utc};
 use super::traffic;
-use crate::admin::scaling::Finding;
+use crate::admin::scaling::{Finding, Series};
 use crate::cli::Failure;
 use crate::cli::operate::print;
 use crate::scale::plan::{Advice, reserved_floor, usage};
@@ -72,6 +72,7 @@ pub(super) async fn run(arguments: &ReportArguments, times: &Times) -> Result<()
         let of_it = |finding: &&Finding| finding.pool.as_ref() == Some(&pool.pool);
         report.pools.push(Part::new(known, found.iter().filter(of_it).cloned().collect(), times));
     }
+    report.from = begins(from, times.now, report.pools.iter().map(|part| &part.known.series));
     report.findings = found.into_iter().filter(|finding| finding.pool.is_none()).collect();
     for (file, write) in [
         (&arguments.html, html::page as fn(&Report, &Times) -> String),
@@ -83,6 +84,12 @@ pub(super) async fn run(arguments: &ReportArguments, times: &Times) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Where the charts begin: what lies before all that is known would only squeeze the rest.
+fn begins<'a>(asked: f64, now: f64, series: impl Iterator<Item = &'a Series>) -> f64 {
+    let firsts = series.filter_map(|series| series.samples.first()).map(|sample| sample.at - sample.span);
+    firsts.min_by(f64::total_cmp).map_or(asked, |first| first.min(now - 60.0).max(asked))
 }
 
 /// To a file; `-` is standard output.
@@ -162,6 +169,7 @@ pub(super) mod tests {
     use super::super::sample::mcp;
     use super::super::times::tests::{NOON, berlin};
     use super::*;
+    use crate::admin::scaling::Sample;
 
     /// A report of the sample's day; only half an hour is played again.
     pub(super) fn report() -> Report {
@@ -183,6 +191,16 @@ pub(super) mod tests {
         known.pool.pool = "<script>alert('x')</script>".to_owned();
         let part = Part::new(known, Vec::new(), &berlin());
         Report { from: NOON - 86_400.0, until: NOON, version: "1.2.3", pools: vec![part], findings: Vec::new() }
+    }
+
+    #[test]
+    fn charts_begin_with_what_is_known() {
+        let series = |at| Series { samples: vec![Sample { at, span: 10.0, ..Sample::default() }], ..Series::default() };
+        let known = [series(900.0), series(800.0)];
+        assert_eq!(begins(100.0, 1000.0, known.iter()), 790.0);
+        assert_eq!(begins(795.0, 1000.0, known.iter()), 795.0, "not before what was asked for");
+        assert_eq!(begins(100.0, 810.0, known.iter()), 750.0, "a minute at least");
+        assert_eq!(begins(100.0, 1000.0, [].iter()), 100.0);
     }
 
     #[test]

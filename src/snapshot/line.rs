@@ -92,6 +92,12 @@ impl Line {
         self.waiters.len()
     }
 
+    /// Whether not everybody has looked yet since a new snapshot.
+    #[cfg(test)]
+    pub(super) fn is_looking(&self) -> bool {
+        self.looking.is_some()
+    }
+
     /// When the one came who has waited longest.
     pub(super) fn oldest(&self) -> Option<Moment> {
         let first = self.waiters.first_key_value();

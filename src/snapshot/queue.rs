@@ -18,8 +18,8 @@ use crate::types::Moment;
 /// **Cost**: nothing while nobody waits but one atomic load where a request picks and one where a slot is given back. A lock, held for some
 /// hundred nanoseconds, for whatever concerns somebody who waits.
 /// **Bounds**: as configured, by whoever joins; some hundred bytes for each that waits. What the requests themselves hold says `proxy::wait`.
-/// **Laws**: who was never served does not overtake (but for the moment between giving a slot back and calling for it, when one that was called already
-/// may find it first); each slot that comes free wakes one who can use it, or there is none; who goes passes on
+/// **Laws**: who was never served does not overtake (but for the moment between room coming free and calling for it, when one that was called already may
+/// find it first); each slot that comes free wakes one who can use it, or there is none; who goes passes on
 /// what it was woken for. A new snapshot has all of them look again, in order.
 ///
 /// Why not a semaphore: the slots are those of many upstreams, each with a bound of its own, and some may only use a certain one. Why not a

@@ -121,7 +121,7 @@ mod tests {
         let host = Host::look(
             &[socket.clone(), none.clone()],
             &["sh".into(), file, "no-such-program".into()],
-            &[made.clone()],
+            std::slice::from_ref(&made),
         );
         assert_eq!(host.usable, [socket, "sh".into(), made].into());
         assert!(host.cpus >= 1 && host.memory.is_some_and(|bytes| bytes > 0));

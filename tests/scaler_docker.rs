@@ -431,6 +431,15 @@ fn an_engine_that_is_not_there_is_told_with_advice() {
         let error = driver.list().await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unreachable);
         assert!(error.what.contains("nobody listens"), "{error}");
+
+        // One whose queue is full, because it has hung for long.
+        std::fs::remove_file(&socket).unwrap();
+        let full = UnixListener::bind(&socket).unwrap();
+        rustix::net::listen(&full, 0).unwrap();
+        let _first = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        let error = driver.list().await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unreachable);
+        assert!(error.what.contains("takes no connections"), "{error}");
     });
 }
 

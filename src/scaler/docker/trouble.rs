@@ -102,8 +102,9 @@ fn out_of_reach(error: &Error) -> (String, &'static str) {
             "nobody listens there".to_owned(),
             "start the engine (`systemctl start docker`); its log says why it ended",
         ),
+        // Of a Unix socket whose queue is full the kernel says at once that it would have to wait.
         Some(Io::TimedOut | Io::WouldBlock) => (
-            "no connection within 2 s".to_owned(),
+            "it takes no connections".to_owned(),
             "see with `docker ps` whether the engine hangs, and restart it if so",
         ),
         _ => (

@@ -24,8 +24,10 @@ struct Scaling {
     now: f64,
 }
 
+/// In whole seconds, which JSON carries exactly.
 fn now() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later than 1970").as_secs_f64()
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later than 1970");
+    since.as_secs() as f64
 }
 
 impl Scaling {

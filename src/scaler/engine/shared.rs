@@ -7,7 +7,7 @@ use super::clock::Wall;
 use crate::admin::scaling::{Finding, PoolScaler, PoolSignals, Record, Signals};
 use crate::config::model::Config;
 use crate::scaler::notify::Event;
-use crate::scaler::{Heard, HttpClient, Notifier, PoolHeard, Standing, Store, Watch};
+use crate::scaler::{ElectionError, Heard, HttpClient, Notifier, PoolHeard, Standing, Store, Watch};
 use crate::snapshot::{Replica, Snapshot};
 use crate::telemetry::Registry;
 
@@ -82,6 +82,36 @@ impl Role {
 }
 
 impl Shared {
+    /// How a campaign went: this proxy decides, follows, or knows nobody who leads.
+    pub(super) fn heed(&self, outcome: Result<Standing, ElectionError>) {
+        let mut role = self.role.borrow_mut();
+        match outcome {
+            Ok(standing) => {
+                if standing.leads != role.standing.leads && !role.alone {
+                    let leader = standing.leader.as_deref().unwrap_or("nobody");
+                    let word = if standing.leads { "this proxy decides" } else { "this proxy only follows" };
+                    tracing::info!(leader, generation = standing.generation, "{word} about instances");
+                }
+                (role.standing, role.problem) = (standing, None);
+            }
+            Err(error) => {
+                if role.problem.is_none() {
+                    tracing::warn!(
+                        "nobody knows who decides about instances, so their numbers stay as they are: {error}"
+                    );
+                }
+                role.standing.leads = false;
+                role.problem = Some(Finding {
+                    code: "NO_LEADER".to_owned(),
+                    severity: "critical".to_owned(),
+                    pool: None,
+                    text: error.what,
+                    advice: error.advice,
+                });
+            }
+        }
+    }
+
     /// Seconds since 1970, never going back.
     pub(super) fn now(&self) -> f64 {
         self.wall.borrow().now()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -18,13 +19,17 @@ use super::{Call, Parts};
 use crate::admin::scaling::{Answer, Ask, AskError, Finding, Record, ScalerStatus};
 use crate::config::model::{Config, Leader};
 use crate::scale::LeaderKind;
-use crate::scaler::{Election, Heard, HttpClient, Notifier, Peers, Store, StoreError, identity};
+use crate::scaler::{
+    Election, ElectionError, Heard, HttpClient, Notifier, Peers, Standing, Store, StoreError, identity,
+};
 use crate::telemetry::{PoolFigures, Series};
 
 /// From one look at the configuration to the next.
 const LOOK: Duration = Duration::from_millis(200);
 /// From one try to open the state's folder to the next.
 const RETRY: f64 = 1.0;
+/// How long the end waits for the leadership to be given up.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Records that are given at once, where nobody says how many.
 const RECORDS: usize = 1000;
 
@@ -35,6 +40,8 @@ pub(super) struct Supervisor {
     pools: BTreeMap<String, Running>,
     config: Option<Arc<Config>>,
     election: Option<(Leader, JoinHandle<()>)>,
+    /// Has the election's leadership given up.
+    resign: Rc<Notify>,
     peers: Option<Peers>,
     /// Pools whose scaler has panicked, until it is started anew.
     broken: BTreeMap<String, f64>,
@@ -75,6 +82,7 @@ impl Supervisor {
             pools: BTreeMap::new(),
             config: None,
             election: None,
+            resign: Rc::default(),
             peers: None,
             broken: BTreeMap::new(),
             housekeeping: 0.0,
@@ -145,7 +153,9 @@ impl Supervisor {
         }
         *self.shared.role.borrow_mut() = Role::unknown(leader.kind == LeaderKind::None);
         let election = build::election(leader, &self.shared.proxy);
-        let task = tokio::task::spawn_local(campaign(election, leader.lease, self.shared.clone()));
+        let shared = self.shared.clone();
+        let heed = move |outcome| shared.heed(outcome);
+        let task = tokio::task::spawn_local(campaign(election, leader.lease, heed, self.resign.clone()));
         self.election = Some((leader.clone(), task));
     }
 
@@ -350,12 +360,13 @@ impl Supervisor {
         });
         let ends: Vec<_> = ends.collect();
         let _ = join_all(ends).await;
-        if let Some((_, task)) = self.election {
-            task.abort();
-            // The election resigns as it is dropped.
-            let _ = task.await;
-        }
+        // Before anybody else may have the folder.
         drop(self.shared.store.take());
+        if let Some((_, task)) = self.election {
+            self.resign.notify_one();
+            // Whoever cannot be told in time sees the lease run out.
+            let _ = tokio::time::timeout(FAREWELL, task).await;
+        }
     }
 }
 
@@ -375,39 +386,21 @@ fn state_folder(config: &Config, base: &Path) -> PathBuf {
     given.or_else(systemd).unwrap_or_else(|| base.join("tidegate-state"))
 }
 
-/// Takes part in the election for as long as it is not told otherwise.
-async fn campaign(mut election: Box<dyn Election>, lease: Duration, shared: Rc<Shared>) {
+/// Takes part in the election until it is to resign.
+async fn campaign(
+    mut election: Box<dyn Election>,
+    lease: Duration,
+    heed: impl Fn(Result<Standing, ElectionError>),
+    resign: Rc<Notify>,
+) {
     let mut interval = tokio::time::interval(lease / 3);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        interval.tick().await;
-        let outcome = election.campaign().await;
-        let mut role = shared.role.borrow_mut();
-        match outcome {
-            Ok(standing) => {
-                if standing.leads != role.standing.leads && !role.alone {
-                    let leader = standing.leader.as_deref().unwrap_or("nobody");
-                    let word = if standing.leads { "this proxy decides" } else { "this proxy only follows" };
-                    tracing::info!(leader, generation = standing.generation, "{word} about instances");
-                }
-                (role.standing, role.problem) = (standing, None);
-            }
-            Err(error) => {
-                if role.problem.is_none() {
-                    tracing::warn!(
-                        "nobody knows who decides about instances, so their numbers stay as they are: {error}"
-                    );
-                }
-                role.standing.leads = false;
-                role.problem = Some(Finding {
-                    code: "NO_LEADER".to_owned(),
-                    severity: "critical".to_owned(),
-                    pool: None,
-                    text: error.what,
-                    advice: error.advice,
-                });
-            }
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = resign.notified() => return election.resign().await,
         }
+        heed(election.campaign().await);
     }
 }
 
@@ -417,4 +410,44 @@ fn free_memory() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use futures_util::future::LocalBoxFuture;
+
+    use super::*;
+
+    struct Recorded(Rc<RefCell<Vec<&'static str>>>);
+
+    impl Election for Recorded {
+        fn campaign(&mut self) -> LocalBoxFuture<'_, Result<Standing, ElectionError>> {
+            self.0.borrow_mut().push("campaign");
+            Box::pin(async { Ok(Standing { leads: true, leader: None, generation: 1 }) })
+        }
+
+        fn resign(&mut self) -> LocalBoxFuture<'_, ()> {
+            self.0.borrow_mut().push("resign");
+            Box::pin(async {})
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn who_ends_gives_the_leadership_up_at_once() {
+        let (told, resign) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Notify::new()));
+        let leads = Rc::new(Notify::new());
+        let heard = leads.clone();
+        let heed = move |outcome: Result<Standing, ElectionError>| {
+            assert!(outcome.is_ok_and(|standing| standing.leads));
+            heard.notify_one();
+        };
+        let election = Box::new(Recorded(told.clone()));
+        let task = tokio::task::spawn_local(campaign(election, Duration::from_secs(3600), heed, resign.clone()));
+        leads.notified().await;
+        resign.notify_one();
+        task.await.unwrap();
+        assert_eq!(*told.borrow(), ["campaign", "resign"]);
+    }
 }

@@ -1,10 +1,9 @@
 //! Listeners as control knows them: their permanent numbers, their sockets, and what a reload does to both.
 //!
 //! An address that goes from one name to another (a listener that is renamed), or that covers one given up in the same edit (`:8080` instead of
-//! `127.0.0.1:8080`), is never without a socket: TCP sockets are opened beside the old ones, a Unix socket is handed over.
+//! `127.0.0.1:8080`), is never without a socket: the first is handed over as it is, the other opened beside the old one.
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,8 +41,6 @@ struct Opened {
     address: Bind,
     /// The socket's file; gone with this.
     file: Option<SocketFile>,
-    /// A Unix socket once more, so that it can be handed over.
-    spare: Option<UnixListener>,
 }
 
 /// What a reload has bound, not yet in use. Dropping it closes the sockets.
@@ -54,13 +51,12 @@ pub(super) struct Prepared {
     stale: Vec<(usize, Bind)>,
 }
 
-/// A Unix socket that goes from one listener to another.
+/// An address that goes from one listener to another.
 #[derive(Debug)]
 struct Moved {
     from: usize,
     to: usize,
     bind: Bind,
-    sockets: Vec<Socket>,
 }
 
 /// What the workers are to do about a listener.
@@ -76,6 +72,17 @@ pub(super) enum Step {
         seats: Arc<Seats>,
         /// One for each worker.
         sockets: Vec<Socket>,
+    },
+    /// Hand the door's socket to another listener; its connections go on.
+    Move {
+        /// The number of the listener that had it.
+        from: usize,
+        /// The number of the one that gets it.
+        to: usize,
+        /// The address, as configured.
+        bind: Bind,
+        /// The latter's connections on all workers.
+        seats: Arc<Seats>,
     },
     /// Close it; its connections go on.
     Close {
@@ -131,18 +138,16 @@ impl Listeners {
         for (number, known) in self.known.iter().enumerate() {
             let wanted = config.listener.get(&known.name).map(|settings| settings.bind.as_slice()).unwrap_or_default();
             for bind in wanted.iter().filter(|bind| !known.open.contains_key(bind)) {
-                let cannot = |error: &dyn std::fmt::Display| format!("listener {}: {error}", known.name);
-                if let Some((from, spare)) = self.hands_over(config, bind) {
-                    let sockets = (0..self.workers).map(|_| spare.try_clone().map(Socket::Unix));
-                    let sockets = sockets.collect::<Result<_, _>>().map_err(|error| cannot(&error))?;
-                    prepared.moved.push(Moved { from, to: number, bind: bind.clone(), sockets });
+                if let Some(from) = self.hands_over(config, bind) {
+                    prepared.moved.push(Moved { from, to: number, bind: bind.clone() });
                     continue;
                 }
                 let bound = match self.gives_up(config, bind) {
                     true => downstream::rebind(bind, self.workers, &self.inherited),
                     false => downstream::bind(bind, self.workers, &self.inherited),
                 };
-                prepared.fresh.push((number, bind.clone(), bound.map_err(|error| cannot(&error))?));
+                let bound = bound.map_err(|error| format!("listener {}: {error}", known.name))?;
+                prepared.fresh.push((number, bind.clone(), bound));
             }
             let stale = known.open.keys().filter(|bind| !wanted.contains(bind));
             prepared.stale.extend(stale.map(|bind| (number, bind.clone())));
@@ -158,10 +163,9 @@ impl Listeners {
         })
     }
 
-    /// The listener that has this Unix socket and does not want it any more.
-    fn hands_over<'a>(&'a self, config: &'a Config, bind: &Bind) -> Option<(usize, &'a UnixListener)> {
-        let (from, _, opened) = self.given_up(config).find(|(_, known, _)| *known == bind)?;
-        Some((from, opened.spare.as_ref()?))
+    /// The listener that has this address and does not want it any more.
+    fn hands_over(&self, config: &Config, bind: &Bind) -> Option<usize> {
+        self.given_up(config).find(|(_, known, _)| *known == bind).map(|(from, ..)| from)
     }
 
     /// Whether a port is given up in the same step, so that nobody but ourselves is found there.
@@ -194,27 +198,22 @@ impl Listeners {
         for (listener, bind, bound) in prepared.fresh {
             let known = &mut self.known[listener];
             tracing::info!(listener = %known.name, "listening on {}", bound.address);
-            let spare = match bound.sockets.first() {
-                // Without one it only cannot be handed over.
-                Some(Socket::Unix(socket)) => socket.try_clone().ok(),
-                _ => None,
-            };
-            known.open.insert(bind.clone(), Opened { address: bound.address, file: bound.file, spare });
+            known.open.insert(bind.clone(), Opened { address: bound.address, file: bound.file });
             steps.push(Step::Open { listener, bind, seats: known.seats.clone(), sockets: bound.sockets });
         }
-        for Moved { from, to, bind, sockets } in prepared.moved {
+        for Moved { from, to, bind } in prepared.moved {
             if let Some(opened) = self.known[from].open.remove(&bind) {
                 tracing::info!(listener = %self.known[to].name, "takes over {}", opened.address);
                 self.known[to].open.insert(bind.clone(), opened);
             }
-            steps.push(Step::Open { listener: to, bind, seats: self.known[to].seats.clone(), sockets });
+            steps.push(Step::Move { from, to, bind, seats: self.known[to].seats.clone() });
         }
         for (listener, bind) in prepared.stale {
             let known = &mut self.known[listener];
-            if let Some(Opened { address, file, spare }) = known.open.remove(&bind) {
-                tracing::info!(listener = %known.name, "no longer listening on {address}");
-                drop((file, spare));
-            }
+            // One that was handed over has been taken out already.
+            let Some(Opened { address, file }) = known.open.remove(&bind) else { continue };
+            tracing::info!(listener = %known.name, "no longer listening on {address}");
+            drop(file);
             steps.push(Step::Close { listener, bind });
         }
         steps

@@ -20,6 +20,8 @@ use crate::types::{Bind, Clock, Moment};
 enum Order {
     /// Accept on this socket.
     Open { listener: usize, bind: Bind, seats: std::sync::Arc<Seats>, socket: Socket },
+    /// Accept for another listener there.
+    Move { from: usize, to: usize, bind: Bind, seats: std::sync::Arc<Seats> },
     /// Accept there no longer.
     Close { listener: usize, bind: Bind },
     /// Accept nowhere, and end what is open: idle connections now, the others at this moment.
@@ -65,6 +67,9 @@ impl Control {
                         worker.tell(Order::Open { listener, bind, seats, socket });
                     }
                 }
+                Step::Move { from, to, bind, seats } => self.workers.iter().for_each(|worker| {
+                    worker.tell(Order::Move { from, to, bind: bind.clone(), seats: seats.clone() });
+                }),
                 Step::Close { listener, bind } => {
                     self.workers.iter().for_each(|worker| worker.tell(Order::Close { listener, bind: bind.clone() }));
                 }
@@ -136,6 +141,12 @@ async fn obey(lane: Lane, parts: proxy::Parts, mut orders: UnboundedReceiver<Ord
                 match Door::open(socket, site, seats, worker.sweep.clone()) {
                     Ok(door) => drop(doors.insert((listener, bind), door)),
                     Err(error) => tracing::error!("a worker cannot accept on {bind}: {error}"),
+                }
+            }
+            Order::Move { from, to, bind, seats } => {
+                if let Some(door) = doors.remove(&(from, bind.clone())) {
+                    doors.insert((to, bind), door.hand_over(Site::new(worker.clone(), to), seats));
+                    closed.push(door);
                 }
             }
             Order::Close { listener, bind } => {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use socket2::SockFilter;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::application::{Application, Event};
@@ -25,6 +26,9 @@ use crate::socket::Socket;
 use crate::sweep::Sweep;
 use crate::types::Moment;
 
+/// How long a TCP socket that closes still lets handshakes complete: a round trip of most clients.
+const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
+
 /// An open listening socket on one worker, with the connections that came through it.
 ///
 /// Dropping it leaves the loop running; [`close`](Self::close) or [`drain`](Self::drain) end it.
@@ -35,6 +39,8 @@ pub struct Door<A> {
     roster: Rc<Roster>,
     closing: Cell<bool>,
     closed: Cell<bool>,
+    /// Who gets the socket when this one closes.
+    heir: RefCell<Option<Rc<Door<A>>>>,
     /// The loop, and whoever waits for its end.
     waiting: RefCell<Vec<Waker>>,
 }
@@ -46,24 +52,37 @@ impl<A: Application> Door<A> {
     /// **Panics**: outside a `LocalRuntime` or `LocalSet`.
     pub fn open(socket: bind::Socket, app: Rc<A>, seats: Arc<Seats>, sweep: Rc<Sweep>) -> io::Result<Rc<Self>> {
         let listener = Listener::new(socket)?;
-        let door = Rc::new(Door {
+        let door = Self::new(app, seats, sweep);
+        tokio::task::spawn_local(door.clone().run(listener));
+        Ok(door)
+    }
+
+    fn new(app: Rc<A>, seats: Arc<Seats>, sweep: Rc<Sweep>) -> Rc<Self> {
+        Rc::new(Door {
             app,
             seats,
             sweep,
             roster: Rc::default(),
             closing: Cell::new(false),
             closed: Cell::new(false),
+            heir: RefCell::default(),
             waiting: RefCell::default(),
-        });
-        tokio::task::spawn_local(door.clone().run(listener));
-        Ok(door)
+        })
     }
 
-    /// Stops accepting. What the kernel has accepted by now is still taken, so that nobody who has connected is reset; connections go
+    /// Hands the socket over, with whoever waits in its queue: the new door accepts for `app`, this one no longer; its connections go
     /// on as they are.
+    pub fn hand_over(&self, app: Rc<A>, seats: Arc<Seats>) -> Rc<Self> {
+        let heir = Self::new(app, seats, self.sweep.clone());
+        self.heir.replace(Some(heir.clone()));
+        self.close();
+        heir
+    }
+
+    /// Stops accepting. Who has connected by now, or is in the middle of it, is still taken; connections go on as they are.
     ///
-    /// What connects between the last look and the closing of the socket, some microseconds, is reset all the same: Linux knows no way
-    /// to stop a listening socket from completing handshakes without dropping those it has completed.
+    /// The socket itself stays for [`LAST_HANDSHAKES`] more. Who calls meanwhile finds nobody and calls again, one second later (RFC 6298
+    /// section 2), and then reaches whatever else listens there, or nothing.
     pub fn close(&self) {
         self.closing.set(true);
         self.wake();
@@ -122,7 +141,11 @@ impl<A: Application> Door<A> {
                 }
             }
         }
-        self.take_rest(listener);
+        match self.heir.take() {
+            // A task of its own: it may be handed on as often as anybody likes.
+            Some(heir) => drop(tokio::task::spawn_local(heir.run(listener))),
+            None => self.take_rest(listener).await,
+        }
         self.closed.set(true);
         self.wake();
     }
@@ -168,8 +191,22 @@ impl<A: Application> Door<A> {
         tokio::task::spawn_local(attend(self.app.clone(), self.sweep.clone(), arrival));
     }
 
-    /// Takes what has connected already, and closes the socket.
-    fn take_rest(&self, listener: Listener) {
+    /// Takes what has connected already or is about to, and closes the socket.
+    async fn take_rest(&self, listener: Listener) {
+        if listener.refuse_new() {
+            let until = self.sweep.deadline();
+            until.set_after(Some(LAST_HANDSHAKES));
+            while let Ok(next) = until.bound(listener.accept()).await {
+                match (next, self.seats.take(u32::MAX)) {
+                    (Ok((socket, peer)), Some(seat)) => {
+                        let local = listener.local(&socket);
+                        self.take(socket, peer, local, seat);
+                    }
+                    (Err(error), _) if is_passing(&error) => {}
+                    _ => break,
+                }
+            }
+        }
         let local = listener.local;
         let mut accept = match listener.into_blocking_free() {
             Ok(accept) => accept,
@@ -235,6 +272,15 @@ impl Trouble {
     }
 }
 
+/// Drops the segments that ask for a connection (socket(7), SO_ATTACH_FILTER). A filter of a TCP socket sees the segment from its
+/// header on; SYN is bit 1 of byte 13 (RFC 9293 section 3.1).
+const NO_SYN: [SockFilter; 4] = [
+    SockFilter::new(0x30, 0, 0, 13),       // ldb [13]
+    SockFilter::new(0x45, 0, 1, 0b10),     // jset #2, next, over
+    SockFilter::new(0x06, 0, 0, 0),        // ret #0: drop
+    SockFilter::new(0x06, 0, 0, u32::MAX), // ret: all of it
+];
+
 /// A listening socket in this thread's runtime.
 struct Listener {
     kind: Kind,
@@ -275,6 +321,18 @@ impl Listener {
                 Ok((Socket::Unix(stream), Peer::Unix))
             }
         }
+    }
+
+    /// Lets no new handshake begin; those that have begun complete. Closing a listening socket resets whoever is in its queue or
+    /// half connected, so this goes before.
+    ///
+    /// False where that cannot be, or need not: the path of a Unix socket leads elsewhere by now, and a socket that was handed to the
+    /// process stays open behind us.
+    fn refuse_new(&self) -> bool {
+        let Kind::Tcp(listener) = &self.kind else { return false };
+        let socket = socket2::SockRef::from(listener);
+        // Ours all share their port ([`bind`]).
+        socket.reuse_port().unwrap_or(false) && socket.attach_filter(&NO_SYN).is_ok()
     }
 
     fn local(&self, socket: &Socket) -> Option<SocketAddr> {

@@ -195,3 +195,75 @@ async fn noise_harms_nobody_else() {
     }
     assert_eq!((site.door.connections(), site.app.room.get()), (0, u32::MAX));
 }
+
+#[tokio::test(flavor = "local")]
+async fn a_socket_that_closes_takes_who_has_connected_and_lets_nobody_else_begin() {
+    let site = site(&settings());
+    let mut early = std::net::TcpStream::connect(site.address).unwrap();
+    early.write_all(b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    site.door.close();
+    // The loop learns of it. What follows keeps its thread, so that it gets no further.
+    tokio::task::yield_now().await;
+    let late = std::net::TcpStream::connect_timeout(&site.address, Duration::from_millis(30));
+    assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut, "neither taken nor reset");
+    site.door.emptied().await;
+    let mut all = String::new();
+    early.read_to_string(&mut all).unwrap();
+    assert!(all.ends_with("hello /a"), "{all}");
+    let gone = std::net::TcpStream::connect(site.address);
+    assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+}
+
+/// Clients that connect all the time, each for one request, until `stop`; gives what went wrong, and the longest wait.
+fn callers(
+    address: SocketAddr,
+    stop: &Arc<std::sync::atomic::AtomicBool>,
+) -> Vec<std::thread::JoinHandle<Vec<String>>> {
+    let call = move || {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.write_all(b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        let mut all = String::new();
+        stream.read_to_string(&mut all)?;
+        if all.ends_with("hello /a") { Ok(()) } else { Err(io::Error::other(all)) }
+    };
+    let run = move |stop: Arc<std::sync::atomic::AtomicBool>| {
+        let mut failed = Vec::new();
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            failed.extend(call().err().map(|error| error.to_string()));
+        }
+        failed
+    };
+    (0..4).map(|_| (stop.clone(), run)).map(|(stop, run)| std::thread::spawn(move || run(stop))).collect()
+}
+
+#[tokio::test(flavor = "local")]
+async fn nobody_is_reset_when_another_socket_takes_over_the_port_or_another_listener_the_socket() {
+    let mut settings = settings();
+    settings.bind = vec!["0.0.0.0:0".parse().unwrap()];
+    let wide = site(&settings);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, wide.address.port()));
+    let stop = Arc::default();
+    let callers = callers(address, &stop);
+    let sweep = Sweep::new();
+    spawn_local(sweep.clone().run());
+    for _ in 0..12 {
+        let bound = rebind(&Bind::Tcp(address), 1, &Inherited::default()).unwrap();
+        let socket = bound.sockets.into_iter().next().unwrap();
+        let narrow = Door::open(socket, wide.app.clone(), wide.seats.clone(), sweep.clone()).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let heir = narrow.hand_over(wide.app.clone(), wide.seats.clone());
+        narrow.emptied().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        heir.close();
+        heir.emptied().await;
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    // They may wait for an answer of ours.
+    let ended = async || callers.iter().all(|caller| caller.is_finished());
+    while !ended().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for caller in callers {
+        assert_eq!(caller.join().unwrap(), Vec::<String>::new());
+    }
+}

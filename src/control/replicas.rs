@@ -51,7 +51,7 @@ pub(super) fn unchecked(policy: &Policy, now: Moment) -> Standing {
 
 /// Whether nothing is left of a replica that could be waited for.
 pub(super) fn is_done(member: &MemberState) -> bool {
-    member.standing.state() == State::Drained || member.upstream.load.in_flight() == 0
+    member.standing.state() == State::Drained || member.upstream.open() == 0
 }
 
 impl PoolState {

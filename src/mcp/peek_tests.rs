@@ -1,0 +1,265 @@
+use proptest::prelude::*;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::mcp::samples;
+
+fn whole(text: &str) -> Result<Peek<'_>, Malformed> {
+    peek(text.as_bytes(), true)
+}
+
+#[test]
+fn a_tool_call_of_2025_11_25() {
+    let text = r#" {"method":"tools/call","params":{"name":"run_sql","arguments":{"name":"x","method":"y"},"_meta":{"progressToken":7}},"jsonrpc":"2.0","id":"a\"1"}
+"#;
+    let seen = whole(text).unwrap();
+    assert_eq!(seen.shape, Shape::Request);
+    assert_eq!(seen.method.as_deref(), Some("tools/call"));
+    assert_eq!(seen.id, Some(r#""a\"1""#));
+    assert_eq!(seen.name.as_deref(), Some("run_sql"));
+    assert_eq!((seen.version, seen.request_state), (None, None));
+    assert_eq!(seen.progress_token, Some("7"));
+    assert_eq!(seen.members, 1);
+    let params = &text[seen.params.unwrap()];
+    assert!(params.starts_with(r#"{"name""#) && params.ends_with(r#":7}}"#), "{params}");
+}
+
+#[test]
+fn the_version_is_in_meta_or_in_initialize_only() {
+    let modern = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"protocolVersion":"no","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    assert_eq!(whole(modern).unwrap().version.as_deref(), Some("2026-07-28"));
+    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#;
+    assert_eq!(whole(initialize).unwrap().version.as_deref(), Some("2025-06-18"));
+    let neither = initialize.replace("initialize", "tools/list");
+    assert_eq!(whole(&neither).unwrap().version, None);
+}
+
+#[test]
+fn what_a_message_is_about() {
+    let name = |method: &str| {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"params":{{"name":"n","uri":"u","taskId":"t","requestState":"s"}},"method":"{method}"}}"#
+        );
+        let seen = peek(text.as_bytes(), true).unwrap();
+        assert_eq!(seen.request_state.as_deref(), Some("s"));
+        seen.name.map(Cow::into_owned)
+    };
+    assert_eq!(name("tools/call").as_deref(), Some("n"));
+    assert_eq!(name("prompts/get").as_deref(), Some("n"));
+    assert_eq!(name("resources/read").as_deref(), Some("u"));
+    assert_eq!(name("resources/subscribe").as_deref(), Some("u"));
+    assert_eq!(name("tasks/cancel").as_deref(), Some("t"));
+    assert_eq!(name("resources/list"), None);
+    assert_eq!(name("custom/thing"), None);
+}
+
+#[test]
+fn shapes() {
+    let shape = |text: &str| peek(text.as_bytes(), true).map(|seen| seen.shape);
+    assert_eq!(shape(r#"{"jsonrpc":"2.0","id":0,"method":"m"}"#), Ok(Shape::Request));
+    assert_eq!(shape(r#"{"jsonrpc":"2.0","method":"m"}"#), Ok(Shape::Notification));
+    assert_eq!(shape(r#"{"jsonrpc":"2.0","method":"m","id":null,"params":null}"#), Ok(Shape::Notification));
+    assert_eq!(shape(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#), Ok(Shape::Response));
+    assert_eq!(shape(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1}}"#), Ok(Shape::Response));
+    assert_eq!(shape(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":[1,{"name":2}]}"#), Ok(Shape::Request));
+    let batch = r#" [ {"jsonrpc":"2.0","method":"m"} , {"jsonrpc":"2.0","id":2,"method":"n"} ] "#;
+    assert_eq!(whole(batch).map(|seen| (seen.shape, seen.members, seen.method)), Ok((Shape::Batch, 2, None)));
+    let each: Vec<_> = members(batch.as_bytes()).map(|member| member.unwrap()).collect();
+    assert_eq!((each.len(), each[1].id, each[1].method.as_deref()), (2, Some("2"), Some("n")));
+    assert_eq!(members(br#"{"jsonrpc":"2.0","method":"m"}"#).count(), 1);
+}
+
+#[test]
+fn what_is_refused() {
+    let cases: [(&str, Malformed); 27] = [
+        ("", Malformed::Empty),
+        (" \r\n\t", Malformed::Empty),
+        ("[]", Malformed::Empty),
+        ("[[]]", Malformed::NotAMessage),
+        ("[1]", Malformed::NotAMessage),
+        ("\"text\"", Malformed::NotAMessage),
+        ("null ", Malformed::NotAMessage),
+        ("<html>", Malformed::Json),
+        ("{", Malformed::Json),
+        ("{}", Malformed::NotAMessage),
+        (r#"{"jsonrpc":"2.0","id":1}"#, Malformed::NotAMessage),
+        (r#"{"jsonrpc":"1.0","id":1,"method":"m"}"#, Malformed::NotAMessage),
+        (r#"{"id":1,"method":"m"}"#, Malformed::NotAMessage),
+        (r#"{"jsonrpc":"2.0","id":true,"method":"m"}"#, Malformed::NotAMessage),
+        (r#"{"jsonrpc":"2.0","id":1,"method":{}}"#, Malformed::NotAMessage),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":"p"}"#, Malformed::NotAMessage),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"m","result":{}}"#, Malformed::NotAMessage),
+        (r#"{"jsonrpc":"2.0","method":"m"} x"#, Malformed::Json),
+        (r#"{"jsonrpc":"2.0","method":"m"}{}"#, Malformed::Json),
+        (r#"{"jsonrpc":"2.0","method":"m",}"#, Malformed::Json),
+        (r#"{"jsonrpc":"2.0","method":"\ud800"}"#, Malformed::Json),
+        (r#"{"jsonrpc":"2.0","method":"m","method":"m"}"#, Malformed::Duplicate("method")),
+        (r#"{"jsonrpc":"2.0","method":"m","m\u0065thod":"m"}"#, Malformed::Duplicate("method")),
+        (r#"{"jsonrpc":"2.0","method":"m","Method":"n"}"#, Malformed::Duplicate("method")),
+        (
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","arguments":{},"name":"b"}}"#,
+            Malformed::Duplicate("name"),
+        ),
+        (r#"{"jsonrpc":"2.0","method":"tools/call","params":{"taſkId":"","NAME":"b"}}"#, Malformed::Duplicate("name")),
+        (r#"{"jsonrpc":"2.0","method":"m","paramſ":{}}"#, Malformed::Duplicate("params")),
+    ];
+    for (text, why) in cases {
+        assert_eq!(whole(text).map(|seen| seen.shape), Err(why), "{text}");
+    }
+    assert_eq!(peek(b"{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"x\":\"\xff\"}", true), Err(Malformed::Json));
+}
+
+#[test]
+fn what_passes_although_it_looks_strange() {
+    for text in [
+        r#"{"jsonrpc":"2.0","method":"m","extra":{"a":1,"a":2}}"#,
+        r#"{"jsonrpc":"2.0","method":"m","params":{"text":"\ud83d"}}"#,
+        r#"{"jsonrpc":"2.0","method":"custom","params":{"Name":"x","URI":"y"}}"#,
+        r#"{"jsonrpc":"2.0","method":"m","params":{"n":1e999}}"#,
+        r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":5,"_meta":[]}}"#,
+    ] {
+        assert!(whole(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn depth_has_a_bound_and_takes_no_stack() {
+    let nested = |levels: usize| {
+        format!(r#"{{"jsonrpc":"2.0","method":"m","params":{{"a":{}{}}}}}"#, "[".repeat(levels), "]".repeat(levels))
+    };
+    assert!(whole(&nested(126)).is_ok());
+    assert_eq!(whole(&nested(127)), Err(Malformed::TooDeep));
+    assert_eq!(whole(&nested(1_000_000)), Err(Malformed::TooDeep));
+    assert_eq!(whole(&"[".repeat(1_000_000)), Err(Malformed::TooDeep));
+}
+
+#[test]
+fn a_part_shows_what_it_reaches() {
+    let text = r#"{"method":"tools/call","params":{"name":"a","arguments":{"t":"xxxxxxxxxxxxx"}},"jsonrpc":"2.0","id":12}"#;
+    let part = |length: usize| peek(&text.as_bytes()[..length], false).unwrap();
+    assert_eq!((part(0).shape, part(0).method), (Shape::Request, None));
+    assert_eq!(part(15).method, None);
+    let most = part(60);
+    assert_eq!((most.method.as_deref(), most.name.as_deref(), most.id), (Some("tools/call"), Some("a"), None));
+    assert_eq!((most.shape, most.params), (Shape::Request, None));
+    // A number that ends with the part may go on.
+    let id = text.find("12").unwrap();
+    assert_eq!((part(id + 1).id, part(id + 2).id, part(id + 3).id), (None, None, Some("12")));
+    assert!(part(id).params.is_some());
+    assert_eq!(peek(b"{\"method\":\"a\",,", false), Err(Malformed::Json));
+    let batch = r#"[{"jsonrpc":"2.0","method":"m"},{"jsonrpc":"2.0","#;
+    assert_eq!(peek(batch.as_bytes(), false).map(|seen| (seen.shape, seen.members)), Ok((Shape::Batch, 1)));
+}
+
+/// The same by way of serde_json; `None` where the text is no JSON or no object.
+fn reference(bytes: &[u8]) -> Option<Value> {
+    serde_json::from_slice::<Value>(bytes).ok().filter(Value::is_object)
+}
+
+fn raw_id(value: &Value) -> Option<Value> {
+    (value.is_string() || value.is_number()).then(|| value.clone())
+}
+
+/// Holds what is seen in `bytes` against serde_json.
+fn hold_against_serde(bytes: &[u8]) {
+    let grammatical = serde_json::from_slice::<IgnoredAny>(bytes).is_ok() && std::str::from_utf8(bytes).is_ok();
+    let seen = peek(bytes, true);
+    match &seen {
+        Ok(_) => assert!(grammatical, "accepted, but it is no JSON: {:?}", String::from_utf8_lossy(bytes)),
+        Err(Malformed::Json) if grammatical => {
+            // Only half a surrogate pair in a string that is read.
+            let refused = serde_json::from_slice::<Value>(bytes);
+            assert!(refused.is_err(), "refused, but it is JSON: {:?}", String::from_utf8_lossy(bytes));
+        }
+        Err(_) => {}
+    }
+    let (Ok(seen), Some(value)) = (seen, reference(bytes)) else { return };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let parsed = |raw: Option<&str>| raw.and_then(|raw| serde_json::from_str::<Value>(raw).ok());
+    assert_eq!(seen.method.map(Cow::into_owned), text(&value["method"]));
+    assert_eq!(parsed(seen.id), raw_id(&value["id"]));
+    let params = &value["params"];
+    assert_eq!(seen.request_state.map(Cow::into_owned), text(&params["requestState"]));
+    assert_eq!(parsed(seen.progress_token), raw_id(&params["_meta"]["progressToken"]));
+    let key = match value["method"].as_str().unwrap_or_default() {
+        "tools/call" | "prompts/get" => "name",
+        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => "uri",
+        method if method.starts_with("tasks/") => "taskId",
+        _ => "nothing",
+    };
+    assert_eq!(seen.name.map(Cow::into_owned), text(&params[key]));
+    if let Some(range) = seen.params {
+        assert_eq!(serde_json::from_slice::<Value>(&bytes[range]).unwrap(), *params);
+    } else {
+        assert!(!params.is_object());
+    }
+}
+
+#[test]
+fn real_messages_are_seen_as_serde_sees_them() {
+    for sample in samples::CLIENT {
+        let seen = whole(sample).unwrap_or_else(|why| panic!("{why}: {sample}"));
+        assert!(seen.method.is_some() || seen.shape == Shape::Response, "{sample}");
+        hold_against_serde(sample.as_bytes());
+    }
+}
+
+#[test]
+fn a_hundred_thousand_mutations_of_real_messages() {
+    let mut random = fastrand::Rng::with_seed(4);
+    for round in 0..100_000 {
+        let mut bytes = samples::CLIENT[round % samples::CLIENT.len()].as_bytes().to_vec();
+        samples::mutate(&mut bytes, &mut random);
+        hold_against_serde(&bytes);
+        let _ = members(&bytes).count();
+        let cut = random.usize(..=bytes.len());
+        let part = peek(&bytes[..cut], false);
+        if peek(&bytes, true).is_ok() {
+            assert!(part.is_ok(), "a part of a right message is right: {:?}", String::from_utf8_lossy(&bytes[..cut]));
+        }
+    }
+}
+
+/// Any JSON value, with keys that are read among its keys.
+fn any_json() -> impl Strategy<Value = Value> {
+    let key = prop_oneof![
+        prop::sample::select(vec!["jsonrpc", "method", "id", "params", "name", "_meta", "result", "a", "b"]).prop_map(str::to_owned),
+        ".{0,12}",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1e300..1e300f64).prop_map(Value::from),
+        ".{0,80}".prop_map(Value::from),
+        "[ -~\\n\\t\"\\\\é]{0,300}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 60, 8, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((key.clone(), inner), 0..6).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_is_gone_over_as_serde_does(value in any_json(), pretty in any::<bool>(), hits in prop::collection::vec((any::<u16>(), any::<u8>()), 0..3)) {
+        let mut bytes = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
+        hold_against_serde(&bytes);
+        for (place, byte) in hits {
+            let place = usize::from(place) % bytes.len();
+            bytes[place] = byte;
+            hold_against_serde(&bytes);
+        }
+    }
+
+    #[test]
+    fn any_value_passes_inside_a_message(value in any_json(), method in ".{0,20}") {
+        let text = json!({ "params": { "arguments": value }, "id": 1, "jsonrpc": "2.0", "method": method }).to_string();
+        let seen = peek(text.as_bytes(), true);
+        prop_assert!(seen.is_ok(), "{:?}: {}", seen, text);
+        hold_against_serde(text.as_bytes());
+    }
+}

@@ -15,7 +15,7 @@ fn main() {
 enum Filling {
     /// Words without anything to escape.
     Text,
-    /// Source code: a line end or a quote every 20 bytes.
+    /// Source code: a line end or a quote every 15 bytes.
     Code,
     /// Chinese, three bytes each.
     Chinese,
@@ -30,7 +30,7 @@ fn call(filling: Filling, size: usize) -> Vec<u8> {
     let mut arguments = String::new();
     let piece = match filling {
         Filling::Text => "the quick brown fox jumps over the lazy dog, ",
-        Filling::Code => r#"    let a = \"b\";\n    call(a);\n"#,
+        Filling::Code => r#"    let total = items.iter().sum();\n    log(\"total\", total);\n"#,
         Filling::Chinese => "快速的棕色狐狸跳过了懒狗",
         Filling::Rows => r#"{"id":17,"ok":true,"at":[1,2.5]},"#,
     };
@@ -38,7 +38,7 @@ fn call(filling: Filling, size: usize) -> Vec<u8> {
         arguments.push_str(piece);
     }
     let arguments = match filling {
-        Filling::Rows => format!("[{}null]", arguments),
+        Filling::Rows => format!("[{arguments}null]"),
         _ => format!("\"{arguments}\""),
     };
     let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","progressToken":"p1"}"#;

@@ -152,11 +152,17 @@ impl<'a> Scan<'a> {
     pub(super) fn text(&mut self) -> Result<Text<'a>, Stop> {
         self.expect(b'"')?;
         let start = self.at;
-        let (mut escaped, mut foreign) = (false, false);
+        let escaped = self.string()?;
+        let raw = &self.bytes[start..self.at - 1];
+        Ok(Text { raw: std::str::from_utf8(raw).map_err(|_| Stop::Bad)?, escaped })
+    }
+
+    /// Goes over the rest of a string and its quote; whether anything in it is escaped.
+    fn string(&mut self) -> Result<bool, Stop> {
+        let start = self.at;
+        let (mut escaped, mut high) = (false, 0);
         loop {
-            let (length, high) = plain(&self.bytes[self.at..]);
-            self.at += length;
-            foreign |= high;
+            self.at += plain(&self.bytes[self.at..], &mut high);
             match self.bytes.get(self.at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -167,10 +173,11 @@ impl<'a> Scan<'a> {
                 None => return Err(Stop::End),
             }
         }
-        let raw = &self.bytes[start..self.at];
+        if high != 0 && simdutf8::basic::from_utf8(&self.bytes[start..self.at]).is_err() {
+            return Err(Stop::Bad);
+        }
         self.at += 1;
-        let raw = if foreign { simdutf8::basic::from_utf8(raw).ok() } else { std::str::from_utf8(raw).ok() };
-        Ok(Text { raw: raw.ok_or(Stop::Bad)?, escaped })
+        Ok(escaped)
     }
 
     /// Goes over an escape. Halves of surrogate pairs pass: JavaScript writes them, and servers take them.
@@ -226,7 +233,10 @@ impl<'a> Scan<'a> {
     fn begin(&mut self, levels: &mut Levels) -> Result<bool, Stop> {
         let byte = self.next()?;
         match byte {
-            b'"' => drop(self.text()?),
+            b'"' => {
+                self.at += 1;
+                self.string()?;
+            }
             b'{' | b'[' => {
                 levels.enter(byte == b'{')?;
                 self.at += 1;
@@ -272,7 +282,8 @@ impl<'a> Scan<'a> {
     }
 
     fn key(&mut self) -> Result<(), Stop> {
-        self.text()?;
+        self.expect(b'"')?;
+        self.string()?;
         self.expect(b':')
     }
 
@@ -347,58 +358,60 @@ impl Levels {
     }
 }
 
-/// How many bytes there are before the first quote, backslash or control character, and whether one of them is beyond ASCII.
+/// How many bytes there are before the first quote, backslash or control character; `high` gathers the high bits of the others.
 ///
-/// *Why not memchr*: control characters have to be refused, and a second pass for them would cost more than this one, which the
-/// compiler makes vectors of.
+/// *Why not memchr*: control characters have to be refused, and a second pass for them would cost more than this one.
 #[inline]
-fn plain(bytes: &[u8]) -> (usize, bool) {
-    let (mut at, mut high) = (0, 0);
-    // Most strings are short: a word first, then the wide steps, then a word at a time to where the wide step found something.
-    if let Some(length) = word(bytes, &mut high) {
-        return (length, high != 0);
-    }
-    while let Some(step) = bytes.get(at..at + WIDE) {
-        let (mut ends, mut all) = (0, 0);
-        for &byte in step {
-            ends |= u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
-            all |= byte;
+fn plain(bytes: &[u8], high: &mut u64) -> usize {
+    let mut at = 0;
+    loop {
+        // Most strings are short, and escapes are rarely alone: some words first, then as wide as the compiler can.
+        let near = (at + WIDE).min(bytes.len());
+        while at + 8 <= near {
+            if let Some(length) = word(&bytes[at..], high) {
+                return at + length;
+            }
+            at += 8;
         }
-        if ends != 0 {
+        if near == bytes.len() {
             break;
         }
-        high |= u64::from(all & 0x80);
-        at += WIDE;
-    }
-    while at + 8 <= bytes.len() {
-        if let Some(length) = word(&bytes[at..], &mut high) {
-            return (at + length, high != 0);
+        while let Some(step) = bytes[at..].first_chunk::<WIDE>() {
+            let (mut ends, mut all) = (0, 0);
+            for &byte in step {
+                ends |= u8::from(byte ^ 2 < 0x21) | u8::from(byte == b'\\');
+                all |= byte;
+            }
+            if ends != 0 {
+                break;
+            }
+            *high |= u64::from(all & 0x80);
+            at += WIDE;
         }
-        at += 8;
     }
     while let Some(&byte) = bytes.get(at) {
         if byte < b' ' || byte == b'"' || byte == b'\\' {
             break;
         }
-        high |= u64::from(byte & 0x80);
+        *high |= u64::from(byte & 0x80);
         at += 1;
     }
-    (at, high != 0)
+    at
 }
 
 const WIDE: usize = 32;
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// Where in the first eight bytes the run ends, if it does; `high` gathers what is beyond ASCII before that.
+/// Where in the first eight bytes the run ends, if it does.
 #[inline]
 fn word(bytes: &[u8], high: &mut u64) -> Option<usize> {
     let word = u64::from_le_bytes(*bytes.first_chunk()?);
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    let quote = word ^ ONES * u64::from(b'"');
+    // With bit 1 turned over the quote comes next after the control characters, and the blank leaves that place.
+    let quote = word ^ ONES * 2;
     let slash = word ^ ONES * u64::from(b'\\');
     // A borrow can only make later bytes look like ends, never an earlier one: the first is right.
-    let ends = (control | quote.wrapping_sub(ONES) & !quote | slash.wrapping_sub(ONES) & !slash) & HIGH;
+    let ends = (quote.wrapping_sub(ONES * 0x21) & !quote | slash.wrapping_sub(ONES) & !slash) & HIGH;
     if ends == 0 {
         *high |= word & HIGH;
         return None;

@@ -85,7 +85,7 @@ impl From<Stop> for Halt {
 /// without regard to case (Go's `encoding/json` takes `Name` for `name`). Of a whole body everything is checked to the last byte; inside
 /// values it does not read, equal keys and halves of surrogate pairs pass, as servers take them.
 /// **Bounds**: 128 levels; never recursive beyond batch, message, params and `_meta`; allocates only for strings with escapes.
-/// **Cost**: below 0.5 µs at 1 KiB, 5 to 10 µs at 64 KiB of text, 80 µs at 64 KiB of nothing but tiny values (`benches/peek.rs`).
+/// **Cost**: below 1 µs at 1 KiB, 5 to 10 µs at 64 KiB of text, 150 µs at 64 KiB of nothing but tiny values (`benches/peek.rs`).
 pub fn peek(bytes: &[u8], whole: bool) -> Result<Peek<'_>, Malformed> {
     let mut scan = Scan::new(bytes);
     let mut found = Found::default();
@@ -302,7 +302,9 @@ impl<'a> Found<'a> {
         scan.object(|scan, key| {
             match (seen.take(key)?, scan.next()?) {
                 (Some(VERSION), b'"') => self.meta_version = Some(scan.text()?.decode()?),
-                (Some("progressToken"), b'"' | b'-' | b'0'..=b'9') => self.progress_token = Some(scan.value(depth + 1)?),
+                (Some("progressToken"), b'"' | b'-' | b'0'..=b'9') => {
+                    self.progress_token = Some(scan.value(depth + 1)?)
+                }
                 _ => scan.skip(depth + 1)?,
             }
             Ok::<(), Halt>(())
@@ -353,7 +355,9 @@ impl<'a> Found<'a> {
             (None, None, false) if ended => Err(Malformed::NotAMessage),
             _ if ended && !self.version_two => Err(Malformed::NotAMessage),
             (None, None, true) => Ok(Shape::Response),
-            (None, Some(_), false) if matches!(self.id, Id::Null) || ended && matches!(self.id, Id::Absent) => Ok(Shape::Notification),
+            (None, Some(_), false) if matches!(self.id, Id::Null) || ended && matches!(self.id, Id::Absent) => {
+                Ok(Shape::Notification)
+            }
             (None, ..) => Ok(Shape::Request),
         }
     }

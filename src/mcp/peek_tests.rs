@@ -136,7 +136,8 @@ fn depth_has_a_bound_and_takes_no_stack() {
 
 #[test]
 fn a_part_shows_what_it_reaches() {
-    let text = r#"{"method":"tools/call","params":{"name":"a","arguments":{"t":"xxxxxxxxxxxxx"}},"jsonrpc":"2.0","id":12}"#;
+    let text =
+        r#"{"method":"tools/call","params":{"name":"a","arguments":{"t":"xxxxxxxxxxxxx"}},"jsonrpc":"2.0","id":12}"#;
     let part = |length: usize| peek(&text.as_bytes()[..length], false).unwrap();
     assert_eq!((part(0).shape, part(0).method), (Shape::Request, None));
     assert_eq!(part(15).method, None);
@@ -224,7 +225,8 @@ fn a_hundred_thousand_mutations_of_real_messages() {
 /// Any JSON value, with keys that are read among its keys.
 fn any_json() -> impl Strategy<Value = Value> {
     let key = prop_oneof![
-        prop::sample::select(vec!["jsonrpc", "method", "id", "params", "name", "_meta", "result", "a", "b"]).prop_map(str::to_owned),
+        prop::sample::select(vec!["jsonrpc", "method", "id", "params", "name", "_meta", "result", "a", "b"])
+            .prop_map(str::to_owned),
         ".{0,12}",
     ];
     let leaf = prop_oneof![
@@ -238,7 +240,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(5, 60, 8, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::vec((key.clone(), inner), 0..6).prop_map(|members| Value::Object(members.into_iter().collect())),
+            prop::collection::vec((key.clone(), inner), 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     })
 }

@@ -1,8 +1,15 @@
-//! Real messages for the tests of this room.
+//! Real messages for the tests of this room: written by the Python SDK 2.3 (servers and clients) and 1.30 (clients) in revisions
+//! 2025-11-25 and 2026-07-28, and such as those SDKs define but rarely send.
 
-pub(super) const CLIENT: &[&str] = &[
-    r#"{"method":"tools/call","params":{"name":"run_sql","arguments":{"name":"x"},"_meta":{"progressToken":7}},"jsonrpc":"2.0","id":1}"#,
-];
+/// What clients send.
+pub(super) fn client() -> Vec<&'static str> {
+    include_str!("samples/client.jsonl").lines().collect()
+}
+
+/// What servers send.
+pub(super) fn server() -> Vec<&'static str> {
+    include_str!("samples/server.jsonl").lines().collect()
+}
 
 /// Changes one to four places of a message.
 pub(super) fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {

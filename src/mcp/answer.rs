@@ -152,7 +152,7 @@ fn result<'a>(scan: &mut Scan<'a>, depth: u32, found: &mut Outcome<'a>) -> Resul
                 found.task_id = string(scan, depth + 1)?;
                 Ok(())
             })?,
-            "ttlMs" => found.ttl_ms = whole_number(scan.value(depth)?).and_then(|ms| u64::try_from(ms).ok()),
+            "ttlMs" => found.ttl_ms = milliseconds(scan.value(depth)?),
             "cacheScope" => {
                 found.cache_scope = match string(scan, depth)?.as_deref() {
                     Some("public") => Some(Scope::Public),
@@ -216,6 +216,11 @@ fn whole_number(raw: &str) -> Option<i64> {
     })
 }
 
+/// A span of time; more than 64 bits of it are all of it.
+fn milliseconds(raw: &str) -> Option<u64> {
+    raw.parse().ok().or_else(|| raw.parse::<f64>().ok().filter(|number| *number >= 0.0).map(|number| number as u64))
+}
+
 /// Writes an error response. `id` and `data` are JSON as it is written; no id makes it `null`.
 pub fn error(id: Option<&str>, code: i64, message: &str, data: Option<&str>) -> Bytes {
     let data = data.map(|data| format!(r#","data":{data}"#)).unwrap_or_default();
@@ -248,23 +253,6 @@ pub fn notification(method: &str, params: Option<&str>) -> Bytes {
 /// A text as a JSON string.
 pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// Where the value of the message's `id` is, null included; `None` where there is none or the message is not one JSON object.
-pub(super) fn id_range(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
-    let mut scan = Scan::new(bytes);
-    let mut place = None;
-    scan.object(|scan, key| {
-        scan.next()?;
-        let start = scan.at();
-        scan.skip(1)?;
-        if key == "id" {
-            place = Some(start..scan.at());
-        }
-        Ok::<(), Stop>(())
-    })
-    .ok()?;
-    place
 }
 
 #[cfg(test)]

@@ -408,8 +408,8 @@ const HIGH: u64 = 0x8080_8080_8080_8080;
 fn word(bytes: &[u8], high: &mut u64) -> Option<usize> {
     let word = u64::from_le_bytes(*bytes.first_chunk()?);
     // With bit 1 turned over the quote comes next after the control characters, and the blank leaves that place.
-    let quote = word ^ ONES * 2;
-    let slash = word ^ ONES * u64::from(b'\\');
+    let quote = word ^ (ONES * 2);
+    let slash = word ^ (ONES * u64::from(b'\\'));
     // A borrow can only make later bytes look like ends, never an earlier one: the first is right.
     let ends = (quote.wrapping_sub(ONES * 0x21) & !quote | slash.wrapping_sub(ONES) & !slash) & HIGH;
     if ends == 0 {

@@ -1,3 +1,5 @@
+//! Names of tools that may become metric labels.
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,3 +1,7 @@
+//! Looking into what a client sends.
+//!
+//! It only finds: nothing is decided here, and what it does not read is not judged beyond being JSON.
+
 use std::borrow::Cow;
 use std::ops::Range;
 

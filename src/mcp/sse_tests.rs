@@ -49,7 +49,7 @@ fn parts(stream: &[u8], cuts: &[usize], max: usize) -> Vec<Part> {
         while let Some(part) = events.pop() {
             parts.push(part);
         }
-        assert!(events.held.len() <= max, "no more is held than is allowed");
+        assert!(events.held() <= max, "no more is held than is allowed");
     }
     let mut all: Vec<u8> = parts.iter().flat_map(|part| part.raw().to_vec()).collect();
     all.extend_from_slice(&events.rest());

@@ -5,6 +5,7 @@
 
 mod text;
 
+pub(super) use text::{LONGEST_KEY, unescaped};
 use text::{Text, plain};
 
 /// How many arrays and objects may be inside each other.

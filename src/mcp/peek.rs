@@ -2,8 +2,15 @@
 //!
 //! It only finds: nothing is decided here, and what it does not read is not judged beyond being JSON.
 
+mod follow;
+mod keys;
+
 use std::borrow::Cow;
 use std::ops::Range;
+
+pub use follow::Follow;
+
+use keys::{META, PARAMS, Seen, TOP, VERSION, about, doubtful};
 
 use super::json::{Scan, Stop};
 
@@ -167,62 +174,6 @@ fn scalar(scan: &mut Scan<'_>) -> Malformed {
     }
 }
 
-/// The keys that are read, each with the bit that says it was seen.
-const TOP: [&str; 6] = ["jsonrpc", "method", "id", "params", "result", "error"];
-const PARAMS: [&str; 6] = ["name", "uri", "taskId", "_meta", "protocolVersion", "requestState"];
-const META: [&str; 2] = [VERSION, "progressToken"];
-const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-
-/// Which keys of one object were seen.
-struct Seen {
-    keys: &'static [&'static str],
-    bits: u32,
-    /// Which of ours some readers would take a key for that was there.
-    alike: u32,
-}
-
-impl Seen {
-    fn of(keys: &'static [&'static str]) -> Self {
-        Seen { keys, bits: 0, alike: 0 }
-    }
-
-    /// Which of our keys this is.
-    fn take(&mut self, key: &str) -> Result<Option<&'static str>, Halt> {
-        let Some(place) = self.keys.iter().position(|ours| *ours == key) else {
-            self.alike |= self.keys.iter().position(|ours| alike(key, ours)).map_or(0, |place| 1 << place);
-            return Ok(None);
-        };
-        if self.bits & 1 << place != 0 {
-            return Err(Halt::Refused(Malformed::Duplicate(self.keys[place])));
-        }
-        self.bits |= 1 << place;
-        Ok(Some(self.keys[place]))
-    }
-
-    fn none_alike(&self) -> Result<(), Halt> {
-        match self.keys.get(self.alike.trailing_zeros() as usize) {
-            Some(ours) => Err(Halt::Refused(Malformed::Duplicate(ours))),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Whether a reader that compares without regard to case takes `key` for `ours`.
-///
-/// Two letters beyond ASCII fold into it: ſ into s and the Kelvin sign into k.
-fn alike(key: &str, ours: &str) -> bool {
-    // Those two have two and three bytes.
-    if key.len() < ours.len() || key.len() > 3 * ours.len() {
-        return false;
-    }
-    let folded = key.chars().map(|letter| match letter {
-        'ſ' => 's',
-        '\u{212a}' => 'k',
-        other => other.to_ascii_lowercase(),
-    });
-    folded.eq(ours.chars().map(|letter| letter.to_ascii_lowercase()))
-}
-
 /// What has been found so far.
 #[derive(Default)]
 struct Found<'a> {
@@ -253,7 +204,7 @@ impl<'a> Found<'a> {
     fn message(&mut self, scan: &mut Scan<'a>, depth: u32) -> Result<(), Halt> {
         let mut seen = Seen::of(&TOP);
         scan.object(|scan, key| {
-            match (seen.take(key)?, scan.next()?) {
+            match (seen.take(key).map_err(Halt::Refused)?, scan.next()?) {
                 (Some("jsonrpc"), b'"') => self.version_two = scan.text()?.decode()? == "2.0",
                 (Some("method"), b'"') => self.method = Some(scan.text()?.decode()?),
                 (Some("id"), b'n') => {
@@ -276,14 +227,14 @@ impl<'a> Found<'a> {
             }
             Ok(())
         })?;
-        seen.none_alike()
+        seen.none_alike().map_err(Halt::Refused)
     }
 
     fn params(&mut self, scan: &mut Scan<'a>, depth: u32) -> Result<(), Halt> {
         let start = scan.at();
         let mut seen = Seen::of(&PARAMS);
         scan.object(|scan, key| {
-            let place = match (seen.take(key)?, scan.next()?) {
+            let place = match (seen.take(key).map_err(Halt::Refused)?, scan.next()?) {
                 (Some("_meta"), b'{') => return self.meta(scan, depth + 1),
                 (Some("name"), b'"') => &mut self.about[0],
                 (Some("uri"), b'"') => &mut self.about[1],
@@ -304,7 +255,7 @@ impl<'a> Found<'a> {
     fn meta(&mut self, scan: &mut Scan<'a>, depth: u32) -> Result<(), Halt> {
         let mut seen = Seen::of(&META);
         scan.object(|scan, key| {
-            match (seen.take(key)?, scan.next()?) {
+            match (seen.take(key).map_err(Halt::Refused)?, scan.next()?) {
                 (Some(VERSION), b'"') => self.meta_version = Some(scan.text()?.decode()?),
                 (Some("progressToken"), b'"' | b'-' | b'0'..=b'9') => {
                     self.progress_token = Some(scan.value(depth + 1)?)
@@ -313,26 +264,14 @@ impl<'a> Found<'a> {
             }
             Ok::<(), Halt>(())
         })?;
-        seen.none_alike()
-    }
-
-    /// Which key of the params names what a method is about.
-    fn about(method: &str) -> Option<usize> {
-        match method {
-            "tools/call" | "prompts/get" => Some(0),
-            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => Some(1),
-            _ if method.starts_with("tasks/") => Some(2),
-            _ => None,
-        }
+        seen.none_alike().map_err(Halt::Refused)
     }
 
     /// The picture that the pieces make; `ended` says whether the message was seen to its end.
     fn peek(mut self, ended: bool) -> Result<Peek<'a>, Malformed> {
         let shape = self.shape(ended)?;
-        let about = self.method.as_deref().and_then(Self::about);
-        // Params of methods that are not ours to know may have such keys; those of ours must not leave a doubt.
-        let doubt = self.alike & (!0b111 | about.map_or(0, |at| 1 << at));
-        if let Some(ours) = PARAMS.get(doubt.trailing_zeros() as usize) {
+        let about = self.method.as_deref().and_then(about);
+        if let Some(ours) = doubtful(self.alike, about) {
             return Err(Malformed::Duplicate(ours));
         }
         let initialize = self.method.as_deref() == Some("initialize");

@@ -135,6 +135,27 @@ fn depth_has_a_bound_and_takes_no_stack() {
 }
 
 #[test]
+fn a_key_that_comes_again_behind_what_was_seen_is_refused() {
+    let first =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"cheap","arguments":{"name":"x","t":""#;
+    assert_eq!(peek(first.as_bytes(), false).unwrap().name.as_deref(), Some("cheap"));
+    for (rest, refused) in [
+        (r#""},"name":"dear"}}"#, Some("name")),
+        (r#""}},"params":{"name":"dear"}}"#, Some("params")),
+        (r#""},"Name":"dear"}}"#, Some("name")),
+        (r#""}},"method":"tools/call"}"#, Some("method")),
+        (r#"\"},"name":1,"","name":"dear"},"x":{"name":"dear"}},"y":{"params":{}}}"#, None),
+    ] {
+        let mut follow = Follow::new();
+        assert_eq!(follow.feed(first.as_bytes()), Ok(()));
+        let refused = refused.map_or(Ok(()), |key| Err(Malformed::Duplicate(key)));
+        assert_eq!(follow.feed(rest.as_bytes()), refused, "{rest}");
+    }
+    assert_eq!(Follow::new().feed("[".repeat(1_000_000).as_bytes()), Err(Malformed::TooDeep));
+    assert_eq!(Follow::new().feed("]".repeat(1_000_000).as_bytes()), Ok(()));
+}
+
+#[test]
 fn a_part_shows_what_it_reaches() {
     let text =
         r#"{"method":"tools/call","params":{"name":"a","arguments":{"t":"xxxxxxxxxxxxx"}},"jsonrpc":"2.0","id":12}"#;
@@ -217,7 +238,10 @@ fn a_hundred_thousand_mutations_of_real_messages() {
         let _ = members(&bytes).count();
         let cut = random.usize(..=bytes.len());
         let part = peek(&bytes[..cut], false);
+        let mut follow = Follow::new();
+        let followed = follow.feed(&bytes[..cut]).and_then(|()| follow.feed(&bytes[cut..]));
         if peek(&bytes, true).is_ok() {
+            assert_eq!(followed, Ok(()), "{:?}", String::from_utf8_lossy(&bytes));
             assert!(part.is_ok(), "a part of a right message is right: {:?}", String::from_utf8_lossy(&bytes[..cut]));
         }
     }
@@ -266,4 +290,64 @@ proptest! {
         prop_assert!(seen.is_ok(), "{:?}: {}", seen, text);
         hold_against_serde(text.as_bytes());
     }
+
+    #[test]
+    fn who_follows_a_body_refuses_the_duplicates_that_who_sees_it_whole_refuses(
+        text in message_with_any_keys(), batch in any::<bool>(), cuts in prop::collection::vec(any::<usize>(), 0..8)
+    ) {
+        let text = if batch { format!("[{text},{text}]") } else { text };
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % text.len()).collect();
+        cuts.extend([0, text.len()]);
+        cuts.sort_unstable();
+        let mut follow = Follow::new();
+        let followed = cuts.windows(2).try_for_each(|pair| follow.feed(&text.as_bytes()[pair[0]..pair[1]]));
+        match whole(&text) {
+            Ok(_) => prop_assert_eq!(followed, Ok(()), "{}", text),
+            Err(Malformed::Duplicate(_)) => prop_assert!(matches!(followed, Err(Malformed::Duplicate(_))), "{}", text),
+            Err(why) => prop_assert!(false, "{}: {}", why, text),
+        }
+    }
+}
+
+/// An object as text with these members, in this order and as often.
+fn object(members: &[(String, String)]) -> String {
+    let members: Vec<String> = members.iter().map(|(key, value)| format!("\"{key}\" : {value}")).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// Right messages but for keys that are there twice or look like others, some of them escaped, at all levels and in any order.
+fn message_with_any_keys() -> impl Strategy<Value = String> {
+    let members = |keys: Vec<&'static str>, value: BoxedStrategy<String>| {
+        let key = prop::sample::select(keys).prop_map(str::to_owned);
+        prop::collection::vec((key, value), 0..4)
+    };
+    let leaf = prop::sample::select(vec!["1", "\"a\\\"{\"", "{\"name\":1,\"name\":2}", "[{\"id\":1},[\",\"]]", "[]"])
+        .prop_map(str::to_owned)
+        .boxed();
+    let meta = members(vec!["progressToken", "progresstoken", "x", "y", "name"], leaf.clone())
+        .prop_map(|meta| object(&meta))
+        .boxed();
+    let inner = members(vec!["name", "n\\u0061me", "Name", "uri", "x", "method", "_Meta"], leaf.clone());
+    let params = (inner, prop::option::of(meta), any::<bool>()).prop_map(|(mut members, meta, again)| {
+        members.extend(meta.into_iter().flat_map(|meta| vec![("_meta".to_owned(), meta); 1 + usize::from(again)]));
+        object(&members)
+    });
+    let outer = members(vec!["x", "ID", "name", "_meta", "y"], leaf);
+    let method = prop::sample::select(vec!["tools/call", "resources\\/read", "other"]);
+    (outer, method, params, prop::option::of(0usize..4), any::<prop::sample::Index>()).prop_map(
+        |(mut members, method, params, again, turn)| {
+            let right = [
+                ("jsonrpc", "\"2.0\"".to_owned()),
+                ("method", format!("\"{method}\"")),
+                ("id", "1".to_owned()),
+                ("params", params),
+            ];
+            let right = right.map(|(key, value)| (key.to_owned(), value));
+            members.extend(again.map(|again| right[again].clone()));
+            members.extend(right);
+            let by = turn.index(members.len());
+            members.rotate_left(by);
+            object(&members)
+        },
+    )
 }

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use super::Stop;
 
 /// No key that is looked for is longer than this when each of its letters is written as an escape.
-const LONGEST_ESCAPED_KEY: usize = 256;
+pub(in crate::mcp) const LONGEST_KEY: usize = 256;
 
 /// A string as it is written: what is between its quotes.
 #[derive(Debug, Clone, Copy)]
@@ -22,9 +22,15 @@ impl<'a> Text<'a> {
 
     /// The string as a key to compare with. Keys that cannot be one of ours stay as they are written.
     pub(in crate::mcp) fn key(self) -> Cow<'a, str> {
-        let mine = self.raw.len() <= LONGEST_ESCAPED_KEY;
+        let mine = self.raw.len() <= LONGEST_KEY;
         if mine { self.decode().unwrap_or(Cow::Borrowed(self.raw)) } else { Cow::Borrowed(self.raw) }
     }
+}
+
+/// What a key means of which the text between the quotes was gathered; `None` where it cannot be one of ours.
+pub(in crate::mcp) fn unescaped(raw: &[u8]) -> Option<Cow<'_, str>> {
+    let raw = std::str::from_utf8(raw).ok().filter(|raw| raw.len() <= LONGEST_KEY)?;
+    Text { raw, escaped: raw.contains('\\') }.decode().ok()
 }
 
 /// How many bytes there are before the first quote, backslash or control character; `high` gathers the high bits of the others.

@@ -42,6 +42,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The next byte that is not white space.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<u8, Stop> {
         while let Some(&byte) = self.bytes.get(self.at) {
             if byte > b' ' {
@@ -55,6 +56,7 @@ impl<'a> Scan<'a> {
         Err(Stop::End)
     }
 
+    #[inline]
     fn expect(&mut self, wanted: u8) -> Result<(), Stop> {
         if self.next()? != wanted {
             return Err(Stop::Bad);
@@ -136,6 +138,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Goes over the rest of a string and its quote; whether anything in it is escaped.
+    #[inline]
     fn string(&mut self) -> Result<bool, Stop> {
         let start = self.at;
         let (mut escaped, mut high) = (false, 0);
@@ -145,7 +148,10 @@ impl<'a> Scan<'a> {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
-                    self.escape()?;
+                    match self.bytes.get(self.at + 1) {
+                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+                        _ => self.escape()?,
+                    }
                 }
                 Some(_) => return Err(Stop::Bad),
                 None => return Err(Stop::End),
@@ -158,24 +164,21 @@ impl<'a> Scan<'a> {
         Ok(escaped)
     }
 
-    /// Goes over an escape. Halves of surrogate pairs pass: JavaScript writes them, and servers take them.
+    /// Goes over a `\uXXXX`. Halves of surrogate pairs pass: JavaScript writes them, and servers take them.
     fn escape(&mut self) -> Result<(), Stop> {
-        let length = match self.bytes.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
-            Some(b'u') => {
-                let digits = self.bytes[self.at + 2..].iter().take(4);
-                if !digits.clone().all(u8::is_ascii_hexdigit) {
-                    return Err(Stop::Bad);
-                }
-                if digits.len() < 4 {
-                    return Err(Stop::End);
-                }
-                6
-            }
+        match self.bytes.get(self.at + 1) {
+            Some(b'u') => {}
             Some(_) => return Err(Stop::Bad),
             None => return Err(Stop::End),
-        };
-        self.at += length;
+        }
+        let digits = self.bytes[self.at + 2..].iter().take(4);
+        if !digits.clone().all(u8::is_ascii_hexdigit) {
+            return Err(Stop::Bad);
+        }
+        if digits.len() < 4 {
+            return Err(Stop::End);
+        }
+        self.at += 6;
         Ok(())
     }
 
@@ -259,6 +262,7 @@ impl<'a> Scan<'a> {
         Ok(true)
     }
 
+    #[inline]
     fn key(&mut self) -> Result<(), Stop> {
         self.expect(b'"')?;
         self.string()?;
@@ -266,6 +270,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Goes over a number. One that ends with the text may go on where the text is only a part.
+    #[inline]
     fn number(&mut self) -> Result<(), Stop> {
         if self.bytes[self.at] == b'-' {
             self.at += 1;
@@ -290,6 +295,7 @@ impl<'a> Scan<'a> {
         if self.at == self.bytes.len() { Err(Stop::End) } else { Ok(()) }
     }
 
+    #[inline]
     fn digits(&mut self) -> Result<(), Stop> {
         let start = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -302,14 +308,14 @@ impl<'a> Scan<'a> {
         }
     }
 
+    #[inline]
     fn literal(&mut self, word: &[u8]) -> Result<(), Stop> {
         let rest = &self.bytes[self.at..];
-        let length = rest.len().min(word.len());
-        if rest[..length] != word[..length] {
-            return Err(Stop::Bad);
+        if rest.starts_with(word) {
+            self.at += word.len();
+            return Ok(());
         }
-        self.at += length;
-        if length == word.len() { Ok(()) } else { Err(Stop::End) }
+        if word.starts_with(rest) { Err(Stop::End) } else { Err(Stop::Bad) }
     }
 }
 

@@ -4,8 +4,10 @@
 //! Everything here decides; [`proxy`](crate::proxy) acts. No socket, no clock, no task. When the protocol changes, this is the room to change.
 
 pub mod answer;
+pub mod cache;
 pub mod era;
 mod json;
+pub mod names;
 pub mod peek;
 pub mod seal;
 mod sessions;

@@ -527,7 +527,7 @@ impl PoolState {
 fn has_clients_stuck(settings: &model::Pool, kept: &PoolKept, upstream: &Upstream, now: Moment) -> bool {
     // A session moves only when its upstream's time is over, or at once where it is portable.
     if settings.kind == model::PoolKind::Mcp {
-        return !settings.drain.portable && kept.mcp().sessions.count().contains_key(&upstream.identity);
+        return !settings.drain.portable && kept.mcp().sessions.at(upstream.identity) > 0;
     }
     settings.sticky.as_ref().is_some_and(|sticky| {
         sticky.cookie.is_some() || kept.learned.leads_to(upstream.identity, sticky.idle_timeout, now)

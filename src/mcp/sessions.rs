@@ -169,6 +169,11 @@ impl Sessions {
         counts
     }
 
+    /// How many this upstream has.
+    pub fn at(&self, upstream: u64) -> usize {
+        self.known.iter().filter(|live| live.place.load().upstream == upstream).count()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.size.load(Relaxed)

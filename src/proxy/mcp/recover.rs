@@ -37,7 +37,7 @@ impl Talk {
         let Some(member) = pool.by_identity.get(&place.upstream).map(|index| &pool.members[*index as usize]) else {
             return true;
         };
-        member.upstream.is_cut() || pool.settings.drain.portable && is_going(member)
+        member.upstream.is_cut() || member.state == State::Drained || pool.settings.drain.portable && is_going(member)
     }
 
     /// Begins the session anew at another upstream than the one where it was `lost`; once, whoever notices.

@@ -146,7 +146,7 @@ async fn sessions_stay_where_they_are_also_through_another_proxy_and_over_a_relo
     let (session, _) = &sessions[0];
     let ended = session.client.call(http::Method::DELETE, "/mcp").header("mcp-session-id", &session.id).await;
     assert_eq!(ended.status, 200);
-    assert_eq!(session.call(message(9, "ping", json!({}))).await.status, 404, "policy: it is gone where it was");
+    assert_eq!(session.call(message(9, "ping", json!({}))).await.status, 404, "its client has ended it");
 }
 
 #[tokio::test]

@@ -441,6 +441,48 @@ async fn calls_wait_for_a_server_that_is_late() {
     }
 }
 
+#[tokio::test]
+async fn one_stream_hears_every_server_also_those_that_come_later() {
+    let (mut a, b) = pair().await;
+    let c = upstream().named("c").start().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).with("c", &c).start().await;
+    let client = proxy.client();
+    let listen = json!({ "notifications": { "toolsListChanged": true } });
+    let mut stream = modern(&client, 7, "subscriptions/listen", listen).open().await;
+    assert_eq!(stream.status, 200);
+    let streams =
+        async || proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect::<Vec<_>>();
+    until("both are attached", async || (streams().await == [1, 1]).then_some(())).await;
+    let touch = async |server: &Upstream| {
+        let direct = support::client(server.socket_address());
+        let call = json!({ "name": "touch", "arguments": {} });
+        assert_eq!(text_of(&said(&modern(&direct, 1, "tools/call", call).await)), "touched");
+    };
+    let mut all = String::new();
+    for round in 1..=8 {
+        touch(if round % 2 == 0 { &a } else { &b }).await;
+        while all.matches("list_changed").count() < round {
+            all.push_str(&String::from_utf8_lossy(&soon("it is heard", stream.next()).await.unwrap().unwrap()));
+        }
+    }
+    assert_eq!(all.matches("acknowledged").count(), 1, "{all}");
+    assert!(!all.contains("\"result\""), "{all}");
+    let wider = POOL.replace("\"{b}\"", "\"{b}\", \"{c}\"");
+    assert!(proxy.edit(&wider).await.accepted);
+    let started = Instant::now();
+    until("the third is attached", async || (streams().await == [1, 1, 1]).then_some(())).await;
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    touch(&c).await;
+    read_until(&mut stream, "list_changed").await;
+    a.kill().await;
+    until("it is detached", async || (streams().await == [0, 1, 1]).then_some(())).await;
+    touch(&b).await;
+    read_until(&mut stream, "list_changed").await;
+    read_until(&mut stream, ": keepalive").await;
+    drop(stream);
+    until("nobody listens any more", async || (streams().await == [0, 0, 0]).then_some(())).await;
+}
+
 /// Reads the stream until `text` has come.
 async fn read_until(stream: &mut Opened, text: &str) {
     until(&format!("{text} comes"), async || heard(stream, text).await.then_some(())).await;

@@ -483,6 +483,35 @@ async fn one_stream_hears_every_server_also_those_that_come_later() {
     until("nobody listens any more", async || (streams().await == [0, 0, 0]).then_some(())).await;
 }
 
+#[tokio::test]
+async fn lists_are_asked_for_once_until_they_change() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let client = proxy.client();
+    let before = a.requests() + b.requests();
+    for id in 0..100 {
+        let answer = said(&modern(&client, id, "tools/list", json!({})).await);
+        assert_eq!((&answer["id"], answer["result"]["tools"].as_array().map(Vec::len)), (&json!(id), Some(8)));
+    }
+    assert_eq!(a.requests() + b.requests() - before, 1);
+    // Whoever brings credentials that nobody has checked here is for its server to judge.
+    modern(&client, 1, "tools/list", json!({})).header("authorization", "Bearer x").await;
+    assert_eq!(a.requests() + b.requests() - before, 2);
+    let listen = json!({ "notifications": { "toolsListChanged": true } });
+    let mut stream = modern(&client, 7, "subscriptions/listen", listen).open().await;
+    until("both are attached", async || (streams(&proxy).await == [1, 1]).then_some(())).await;
+    modern(&client, 8, "tools/call", json!({ "name": "touch", "arguments": {} })).await;
+    read_until(&mut stream, "list_changed").await;
+    let before = a.requests() + b.requests();
+    modern(&client, 1, "tools/list", json!({})).await;
+    assert_eq!(a.requests() + b.requests() - before, 1, "it has changed");
+}
+
+/// How many streams each server has.
+async fn streams(proxy: &Proxy) -> Vec<u64> {
+    proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect()
+}
+
 /// Reads the stream until `text` has come.
 async fn read_until(stream: &mut Opened, text: &str) {
     until(&format!("{text} comes"), async || heard(stream, text).await.then_some(())).await;

@@ -67,6 +67,8 @@ impl Talk {
     async fn merge(&self, first: Leg) -> Result<(), End> {
         let keepalive = self.settings().keepalive;
         let clock = self.life.worker.sweep.deadline();
+        // The others are asked at once.
+        clock.set(Moment::START);
         let mut legs = vec![first];
         let mut coming = FuturesUnordered::new();
         // Who is on its way, or was of no use: not to be asked before this moment.
@@ -112,6 +114,7 @@ impl Talk {
                             Part::Event(event) => event.data.as_ref().and_then(|data| outcome(data)),
                             Part::Passed(_) => None,
                         };
+                        said.iter().for_each(|said| self.heed(said));
                         // Each acknowledges, and each may end its own part: to the client it is one stream.
                         ended |= said.as_ref().is_some_and(|said| said.is_response());
                         let is_ack = said.as_ref().is_some_and(|said| {

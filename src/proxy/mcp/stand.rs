@@ -12,6 +12,7 @@ use super::stream::{LONGEST, Stop};
 use super::talk::Talk;
 use super::{LAST_EVENT, is_events};
 use crate::mcp::Era;
+use crate::mcp::answer::outcome;
 use crate::mcp::sse::Events;
 use crate::proxy::Refusal;
 use crate::proxy::refusal::Fault;
@@ -49,7 +50,11 @@ impl Talk {
                 self.out.open(head);
             }
             let Some(body) = rest else { return Ok(()) };
-            let stop = self.pass_events(body, Events::new(LONGEST), true, |_, _| {}).await;
+            let stop = self
+                .pass_events(body, Events::new(LONGEST), true, |talk, data| {
+                    outcome(data).iter().for_each(|said| talk.heed(said))
+                })
+                .await;
             match stop {
                 Stop::Late => return Err(End::Broken(Refusal::RequestTimeout)),
                 // A server that ends a stream soon, or one whose events can be asked for again, has its reasons.

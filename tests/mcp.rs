@@ -507,6 +507,70 @@ async fn lists_are_asked_for_once_until_they_change() {
     assert_eq!(a.requests() + b.requests() - before, 1, "it has changed");
 }
 
+#[tokio::test]
+async fn the_first_transport_stays_with_its_stream() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let client = proxy.client();
+    let mut homes = Vec::new();
+    for number in 0..8u64 {
+        let mut stream = client.get("/mcp/sse").header("accept", "text/event-stream").open().await;
+        let mut all = String::new();
+        let mut hear = async |all: &mut String, text: &str| {
+            while !all.contains(text) {
+                all.push_str(&String::from_utf8_lossy(&soon("an event", stream.next()).await.unwrap().unwrap()));
+            }
+        };
+        hear(&mut all, "\n\n").await;
+        let uri = all.lines().find_map(|line| line.strip_prefix("data: ")).unwrap().to_owned();
+        assert!(uri.starts_with("/mcp/messages?session_id=") && uri.contains("&tidegate=tg1."), "{uri}");
+        let send = |body: Value| client.post(&uri, body.to_string()).header("content-type", "application/json");
+        for (id, tool) in [(1, "count"), (2, "count"), (3, "whoami")] {
+            let call = message(id + number * 10, "tools/call", json!({ "name": tool, "arguments": {} }));
+            assert_eq!(send(call).await.status, 202);
+            hear(&mut all, &format!("\"id\":{}", id + number * 10)).await;
+        }
+        assert!(all.contains("\"text\":\"2\""), "{all}");
+        homes.push(if all.contains("\"text\":\"a\"") { "a" } else { "b" });
+        let forged = uri.replace("tg1.", "tg1.A");
+        let answer =
+            client.post(&forged, message(1, "ping", json!({})).to_string()).header("content-type", "application/json");
+        assert_eq!(answer.await.status, 404);
+    }
+    assert!(homes.contains(&"a") && homes.contains(&"b"), "{homes:?}");
+}
+
+#[tokio::test]
+async fn calls_wait_for_room_in_the_order_in_which_they_came() {
+    let a = upstream().named("a").start().await;
+    let text =
+        POOL.replace("\"{a}\", \"{b}\"", "\"{a}\"").replace("kind = \"mcp\"", "kind = \"mcp\"\nmax_concurrency = 1");
+    let proxy = proxy(&text).with("a", &a).start().await;
+    let client = proxy.client();
+    let ended = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut calls = Vec::new();
+    for id in 0..20u64 {
+        let params = json!({ "name": "slow", "arguments": { "ms": 60 } });
+        let (call, ended) = (modern(&client, id, "tools/call", params).into_future(), ended.clone());
+        calls.push(tokio::spawn(async move {
+            let answer = call.await;
+            ended.lock().unwrap().push(id);
+            answer
+        }));
+        // Each is in line before the next comes.
+        let came = id + 1;
+        until("it has come", async || {
+            (proxy.status().await.requests + proxy.status().await.in_flight >= came).then_some(())
+        })
+        .await;
+    }
+    for call in calls {
+        let answer = call.await.unwrap();
+        assert_eq!((answer.status.as_u16(), text_of(&said(&answer))), (200, "done".to_owned()));
+    }
+    assert_eq!(*ended.lock().unwrap(), (0..20).collect::<Vec<_>>());
+}
+
 /// How many streams each server has.
 async fn streams(proxy: &Proxy) -> Vec<u64> {
     proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect()

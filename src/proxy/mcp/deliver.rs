@@ -37,7 +37,7 @@ impl Talk {
     /// Passes an answer on.
     pub(super) async fn deliver(&mut self, mut got: Got) -> Result<(), End> {
         if is_events(&got.head.headers) && got.rest.is_some() {
-            return self.deliver_events(got).await;
+            return Box::pin(self.deliver_events(got)).await;
         }
         if got.rest.is_some() && (self.out.is_open() || is_json(&got.head.headers)) {
             got = read(got).await;

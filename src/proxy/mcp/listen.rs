@@ -53,9 +53,9 @@ enum Step {
 impl Talk {
     /// Opens the stream and keeps it fed.
     pub(super) async fn listen(&mut self) -> Result<(), End> {
-        let got = self.exchange().await?;
+        let got = Box::pin(self.exchange()).await?;
         if !got.head.status.is_success() || !is_events(&got.head.headers) {
-            return self.deliver(got).await;
+            return Box::pin(self.deliver(got)).await;
         }
         let Got { mut head, rest, .. } = got;
         self.dress(&mut head);

@@ -112,10 +112,11 @@ impl Talk {
     }
 
     async fn answer(&mut self) -> Result<(), End> {
+        // Boxed one by one, so that a stream that stands for an hour does not hold the room that a call would need.
         match self.errand.exchange.head.method {
-            Method::GET => self.stand().await,
-            Method::DELETE => self.end_session().await,
-            _ => self.post().await,
+            Method::GET => Box::pin(self.stand()).await,
+            Method::DELETE => Box::pin(self.end_session()).await,
+            _ => Box::pin(self.post()).await,
         }
     }
 
@@ -140,7 +141,7 @@ impl Talk {
             .as_ref()
             .is_some_and(|message| self.era == Era::Stateless && &*message.method == "subscriptions/listen")
         {
-            return self.listen().await;
+            return Box::pin(self.listen()).await;
         }
         if self.from_kept() {
             return Ok(());

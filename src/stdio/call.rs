@@ -73,7 +73,8 @@ pub(super) struct Call {
     pub(super) server: Rc<Server>,
     /// Who leaves cancels: the stateless revision.
     pub(super) cancels: bool,
-    pub(super) held: Option<Held>,
+    /// Its session is in use as long as it waits.
+    pub(super) _held: Option<Held>,
 }
 
 impl Drop for Call {

@@ -44,6 +44,8 @@ pub(super) struct Child {
     input: RefCell<Option<mpsc::UnboundedSender<Bytes>>>,
     unread: Rc<Cell<usize>>,
     asked_to_end: Cell<bool>,
+    /// Its number may be somebody else's.
+    reaped: Cell<bool>,
     /// Why it was ended by us, where that was its fault.
     fault: RefCell<Option<String>>,
     stop: Notify,
@@ -78,6 +80,7 @@ impl Child {
             input: RefCell::new(Some(input)),
             unread: Rc::default(),
             asked_to_end: Cell::new(false),
+            reaped: Cell::new(false),
             fault: RefCell::default(),
             stop: Notify::new(),
             how: RefCell::default(),
@@ -121,7 +124,7 @@ impl Child {
 
     /// Kills it at once, with its group.
     pub(super) fn kill(&self) {
-        if !*self.gone.borrow() {
+        if !self.reaped.get() {
             let _ = proc::signal_group(self.pid, Signal::KILL);
         }
     }
@@ -251,6 +254,7 @@ impl Attended {
         }
         let Attended { child, group, server, .. } = self;
         let status = group.clear().await;
+        child.reaped.set(true);
         let read = async {
             if !is_read {
                 let _ = (&mut reader).await;

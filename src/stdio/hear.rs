@@ -94,8 +94,9 @@ impl Server {
         match (message.method.as_str(), &self.key) {
             ("notifications/cancelled", _) => self.withdraws(message),
             (_, Key::Modern(_)) => {
-                let exchange = self.open_call(None);
-                exchange.is_some_and(|exchange| self.push(&exchange, message.text.clone()));
+                if let Some(exchange) = self.open_call(None) {
+                    self.push(&exchange, message.text.clone());
+                }
             }
             (method, Key::Session(_)) => {
                 let is_of_call = method == "notifications/message";

@@ -154,7 +154,7 @@ impl Asked {
             return Ok(answered(message::result(message.id(), "{}")));
         }
         let exchange = Exchange::new(self.events);
-        let call = Call { exchange: exchange.clone(), server: server.clone(), cancels: false, held: Some(held) };
+        let call = Call { exchange: exchange.clone(), server: server.clone(), cancels: false, _held: Some(held) };
         tokio::task::spawn_local(server.call(message, exchange, Some(session)));
         Ok(self.answer(call).await)
     }
@@ -185,7 +185,7 @@ impl Asked {
             Err(Unready::Declined(answer)) => return Ok(answered(answer.answered(message.id()))),
         }
         let exchange = Exchange::new(self.events);
-        let call = Call { exchange: exchange.clone(), server: server.clone(), cancels: true, held: None };
+        let call = Call { exchange: exchange.clone(), server: server.clone(), cancels: true, _held: None };
         tokio::task::spawn_local(server.call(message, exchange, None));
         let mut response = self.answer(call).await;
         if let Some(status) = response.body().whole().and_then(status_of) {

@@ -5,6 +5,7 @@ mod client;
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 use client::{Client, bridge, has_python, lives, scripted};
@@ -21,6 +22,68 @@ macro_rules! with_python {
             if has_python() $body
         }
     )*};
+}
+
+/// A bridge in a process of its own.
+struct Host {
+    process: std::process::Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    path: std::path::PathBuf,
+    seen: Vec<String>,
+}
+
+/// Set where this program is to be a [`Host`].
+const HOST: &str = "TIDEGATE_TEST_STDIO_HOST";
+
+impl Host {
+    fn start() -> Host {
+        let mut command = std::process::Command::new(std::env::current_exe().expect("a program"));
+        command.args(["--exact", "hosts_a_bridge", "--nocapture"]).env(HOST, "1").stdout(std::process::Stdio::piped());
+        let mut process = command.spawn().expect("it starts");
+        let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        let mut host = Host { process, lines, path: "".into(), seen: Vec::new() };
+        host.path = host.line("listens at ").rsplit(' ').next().expect("a path").into();
+        host
+    }
+
+    /// The next line that says so.
+    fn line(&mut self, what: &str) -> String {
+        for line in self.lines.by_ref() {
+            let line = line.expect("text");
+            self.seen.push(line.clone());
+            if line.contains(what) {
+                return line;
+            }
+        }
+        panic!("it never said {what:?}: {:#?}", self.seen);
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(self.path.parent().expect("a folder"));
+    }
+}
+
+/// Not a test but what [`Host`] runs.
+#[test]
+fn hosts_a_bridge() {
+    if std::env::var_os(HOST).is_none() {
+        return;
+    }
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stdout).init();
+    let bridge = tidegate::stdio::Bridge::open(scripted(&[])).expect("a bridge");
+    println!("listens at {}", bridge.path().display());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(bridge.run(std::future::pending())).expect("it runs");
+}
+
+/// Ends one that nobody else would.
+fn end(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a number");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it was there");
 }
 
 fn shared(share: Share) -> Settings {
@@ -128,14 +191,15 @@ async fn servers_ask_who_calls() {
     for ((client, question), (call, of)) in [&able, &other].into_iter().zip(&questions).zip(calls.iter_mut().zip(["able", "other"])) {
         assert_eq!((question["method"].as_str(), question["params"]["of"].as_str()), (Some("sampling/createMessage"), Some(of)));
         assert_eq!(client.post(&answer(question, of)).await.status, 202);
-        let said = call.next().await;
-        assert_eq!(said["result"]["content"][0]["text"], json!({"result": {"text": of}}).to_string());
+        let answer = call.next().await;
+        let said = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
+        assert_eq!(serde_json::from_str::<Value>(said).expect("JSON"), json!({"result": {"text": of}}));
     }
 }
 
 async fn notifications_find_who_wants_them() {
     let bridge = bridge(shared(Share::All));
-    let (mut a, mut b) = (bridge.client().await, bridge.client().await);
+    let (a, mut b) = (bridge.client().await, bridge.client().await);
     let (mut to_a, mut to_b) = (a.stream().await, b.stream().await);
     assert_eq!((to_a.status, a.raw("GET", "").await.status), (200, 409));
     let subscribe = json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": {"uri": "file:///a"}});
@@ -309,8 +373,10 @@ async fn who_leaves_without_a_word_leaves_no_process() {
 
 async fn a_client_that_listens_is_not_gone() {
     let bridge = bridge(Settings { abandoned: Duration::from_millis(200), ..shared(Share::Session) });
-    let (mut listens, mut is_silent) = (bridge.client().await, bridge.client().await);
-    let (pid, gone, stream) = (listens.pid().await, is_silent.pid().await, listens.stream().await);
+    let mut listens = bridge.client().await;
+    let stream = listens.stream().await;
+    let pid = listens.pid().await;
+    let gone = bridge.client().await.pid().await;
     eventually("the one without a stream has ended", || !lives(gone)).await;
     assert!(lives(pid));
     drop(stream);
@@ -407,6 +473,54 @@ async fn modern_requests_reach_modern_servers() {
     drop(call);
     let mut other = clients[2].clone();
     support::until("the call is cancelled", async || other.received().await.contains(&"notifications/cancelled".to_owned()).then_some(())).await;
+}
+
+async fn who_only_accepts_events_gets_events() {
+    let bridge = bridge(shared(Share::Session));
+    let mut client = bridge.stranger("");
+    client.accept = "text/event-stream".to_owned();
+    client.initialize(json!({})).await;
+    let answer = client.call("echo", json!({"text": "hello"})).await;
+    assert_eq!((answer.kind.as_str(), answer.said().as_str()), ("text/event-stream", "hello"));
+}
+
+async fn who_waits_at_the_end_gets_an_answer() {
+    let bridge = bridge(shared(Share::All));
+    let (mut client, stream) = (bridge.client().await, bridge.client().await.stream().await);
+    let mut call = client.begin("slow", json!({"seconds": 1000})).await;
+    bridge.stop();
+    assert_eq!(call.next().await["error"]["code"], -32603);
+    stream.ends().await;
+}
+
+async fn nothing_stays_of_a_proxy_that_is_killed() {
+    let mut host = Host::start();
+    let mut client = client::at(&host.path);
+    client.initialize(json!({})).await;
+    let family: Vec<u32> = serde_json::from_str(&client.call("children", json!({})).await.said()).expect("numbers");
+    host.process.kill().expect("it is killed");
+    host.process.wait().expect("it has ended");
+    // What has left its group on purpose is nobody's then.
+    let (near, far) = family.split_at(2);
+    eventually("all have ended", || !near.iter().any(|pid| lives(*pid))).await;
+    end(far[0]);
+}
+
+async fn what_servers_say_is_logged_within_bounds() {
+    let mut host = Host::start();
+    let mut client = client::at(&host.path);
+    client.initialize(json!({})).await;
+    let pid = client.pid().await;
+    client.call("crash", json!({"code": 1})).await;
+    let line = host.line("the roof is on fire");
+    assert!(line.contains("INFO tidegate::stdio") && line.contains("pool=tools") && line.contains(&format!("pid={pid}")), "{line}");
+    host.line("the MCP server ended: exit status: 1");
+    client.call("chatter", json!({"lines": 5000})).await;
+    client.call("noise", json!({})).await;
+    assert_eq!(client.raw("DELETE", "").await.status, 204);
+    host.line("lines of output were not logged");
+    assert!(host.seen.iter().filter(|line| line.contains(" line ")).count() < 1000);
+    host.process.kill().expect("it is killed");
 }
 
 async fn a_bridge_that_is_dropped_kills_all() {

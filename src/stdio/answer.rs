@@ -17,9 +17,15 @@ use super::session::Held;
 pub(super) enum Body {
     Whole(Option<Bytes>),
     /// Ends with the answer to a request; dropped earlier, the client has left.
-    Answers { first: Option<Bytes>, call: Call },
+    Answers {
+        first: Option<Bytes>,
+        call: Call,
+    },
     /// A session's own stream.
-    Streams { queue: Rc<Queue>, held: Held },
+    Streams {
+        queue: Rc<Queue>,
+        held: Held,
+    },
 }
 
 impl From<Bytes> for Body {
@@ -31,6 +37,11 @@ impl From<Bytes> for Body {
 impl Body {
     pub(super) fn answers(first: Option<Bytes>, call: Call) -> Body {
         Body::Answers { first, call }
+    }
+
+    /// One message, as the only event.
+    pub(super) fn event(message: &Bytes) -> Body {
+        Body::Whole(Some(event(message)))
     }
 
     pub(super) fn streams(queue: Rc<Queue>, held: Held) -> Body {

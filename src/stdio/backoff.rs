@@ -46,7 +46,10 @@ impl Backoff {
             left if self.failures < PATIENT => Permit::Wait(left),
             left => {
                 let (failures, seconds) = (self.failures, left.as_secs_f64().ceil());
-                Permit::Refused(format!("{}; it failed {failures} times in a row and is tried again in {seconds} s", self.why))
+                Permit::Refused(format!(
+                    "{}; it failed {failures} times in a row and is tried again in {seconds} s",
+                    self.why
+                ))
             }
         }
     }

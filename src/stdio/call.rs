@@ -22,7 +22,10 @@ pub(super) struct Pending {
 
 #[derive(Debug)]
 pub(super) enum Owner {
-    Client { exchange: Rc<Exchange>, session: Option<Rc<Session>> },
+    Client {
+        exchange: Rc<Exchange>,
+        session: Option<Rc<Session>>,
+    },
     /// Ours.
     Bridge(oneshot::Sender<Message>),
 }

@@ -20,6 +20,7 @@ use super::guard::Guard;
 use super::server::Server;
 use super::settings::Settings;
 use super::stderr::Words;
+use crate::scaler::process::OURS_ALONE;
 use crate::scaler::process::proc::{self, Stat};
 
 /// What a process inherits from us and gives to all that it starts, so that also those are found that have left its group.
@@ -59,6 +60,9 @@ impl Child {
         let mark = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let (program, arguments) = settings.command.split_first().ok_or(io::ErrorKind::NotFound)?;
         let mut command = Command::new(program);
+        OURS_ALONE.iter().for_each(|name| {
+            command.env_remove(name);
+        });
         command.args(arguments).envs(&settings.env).env(MARK, &mark).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(cwd) = &settings.cwd {
@@ -89,7 +93,8 @@ impl Child {
         let writer = tokio::task::spawn_local(write(stdin, lines, child.unread.clone()));
         let reader = tokio::task::spawn_local(read(stdout, child.clone(), Rc::downgrade(server), settings.max_line));
         let listener = tokio::task::spawn_local(child.words.clone().listen(stderr));
-        let attended = Attended { child: child.clone(), group, end, grace: settings.grace, server: Rc::downgrade(server) };
+        let (grace, pool) = (settings.grace, settings.pool.clone());
+        let attended = Attended { child: child.clone(), group, end, grace, pool, server: Rc::downgrade(server) };
         tokio::task::spawn_local(attended.run(reader, listener, writer));
         Ok(child)
     }
@@ -104,7 +109,9 @@ impl Child {
     /// **Errors**: where it has not read what it was sent before.
     pub(super) fn send(&self, line: Bytes) -> Result<(), String> {
         if self.unread.get() > 0 && self.unread.get() + line.len() > UNREAD {
-            return Err("the MCP server does not read what it is sent; see its log lines for what it waits for".to_owned());
+            return Err(
+                "the MCP server does not read what it is sent; see its log lines for what it waits for".to_owned()
+            );
         }
         self.unread.set(self.unread.get() + line.len());
         if let Some(input) = self.input.borrow().as_ref() {
@@ -234,6 +241,7 @@ struct Attended {
     group: Group,
     end: AsyncFd<OwnedFd>,
     grace: Duration,
+    pool: String,
     server: Weak<Server>,
 }
 
@@ -288,7 +296,7 @@ impl Attended {
         let ended = self.has_ended_by(deadline.min(Instant::now() + POLITE)).await;
         self.group.signal(Signal::TERM);
         if !ended && !self.has_ended_by(deadline).await {
-            tracing::warn!(target: "tidegate::stdio", pid = self.child.pid, "the MCP server has not ended within its grace and is killed");
+            tracing::warn!(target: "tidegate::stdio", pool = %self.pool, pid = self.child.pid, "the MCP server has not ended within its grace and is killed");
             self.group.signal(Signal::KILL);
             self.ended().await;
         }

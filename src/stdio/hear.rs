@@ -10,7 +10,7 @@ use super::message::{self, INTERNAL_ERROR, Kind, METHOD_NOT_FOUND, Message};
 use super::server::{Asked, Key, Server};
 use super::session::Session;
 
-/// What the server may have asked and got no answer to yet.
+/// So much of what the server has asked is kept in mind until it is answered.
 const MOST_ASKED: usize = 1000;
 
 impl Server {
@@ -34,7 +34,9 @@ impl Server {
     fn answers(&self, message: &Message) {
         let pending = message.number().and_then(|number| self.pending.borrow_mut().remove(&number));
         match pending {
-            Some(Pending { owner: Owner::Client { exchange, .. }, id, .. }) => exchange.queue.finish(message.answered(&id)),
+            Some(Pending { owner: Owner::Client { exchange, .. }, id, .. }) => {
+                exchange.queue.finish(message.answered(&id))
+            }
             Some(Pending { owner: Owner::Bridge(owner), .. }) => {
                 let _ = owner.send(message.clone());
             }
@@ -61,8 +63,10 @@ impl Server {
         let Some(session) = session else {
             return refuse(METHOD_NOT_FOUND, "no client that is calling could answer this");
         };
-        if self.asked.borrow().len() >= MOST_ASKED {
-            return refuse(INTERNAL_ERROR, "too many requests are waiting for clients");
+        if self.asked.borrow().len() >= MOST_ASKED
+            && let Some((_, oldest)) = self.asked.borrow_mut().pop_first()
+        {
+            let _ = child.send(message::error(&oldest.id, INTERNAL_ERROR, "the client has not answered", None));
         }
         let asked = Asked { id: message.id().to_owned(), session: Rc::downgrade(&session) };
         let number = self.asks_as(asked);
@@ -147,7 +151,9 @@ impl Server {
     /// The most recent call in progress, of a session or of all, that can take a message.
     fn open_call(&self, session: Option<&Rc<Session>>) -> Option<Rc<Exchange>> {
         let pending = self.pending.borrow();
-        let of = |pending: &&Pending| session.is_none_or(|one| pending.session().is_some_and(|other| Rc::ptr_eq(one, other)));
+        let of = |pending: &&Pending| {
+            session.is_none_or(|one| pending.session().is_some_and(|other| Rc::ptr_eq(one, other)))
+        };
         let mut exchanges = pending.values().rev().filter(of).filter_map(Pending::exchange);
         exchanges.find(|exchange| exchange.is_open()).cloned()
     }

@@ -11,7 +11,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use super::answer::Body;
 use super::call::{Call, Exchange};
 use super::message::{
-    self, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_REQUEST, Kind, LEGACY, MODERN, Message, NO_SESSION, UNSUPPORTED_VERSION,
+    self, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_REQUEST, Kind, LEGACY, MODERN, Message, NO_SESSION,
+    UNSUPPORTED_VERSION,
 };
 use super::queue::Queue;
 use super::room::Room;
@@ -85,8 +86,8 @@ impl Asked {
             return Err(refused(StatusCode::NOT_ACCEPTABLE, "null", INVALID_REQUEST, what));
         }
         let text = read(body, self.room.settings().max_body).await?;
-        let message = Message::parse(text)
-            .map_err(|fault| refused(StatusCode::BAD_REQUEST, "null", fault.code, &fault.what))?;
+        let message =
+            Message::parse(text).map_err(|fault| refused(StatusCode::BAD_REQUEST, "null", fault.code, &fault.what))?;
         if self.is_modern() {
             return self.modern(message).await;
         }
@@ -122,18 +123,20 @@ impl Asked {
 
     async fn initialize(self, message: &Message) -> Result<Response<Body>, Refusal> {
         let params = message.params().unwrap_or("{}").to_owned();
-        let failed = |why: String| answered(message::error(message.id(), INTERNAL_ERROR, &why, None));
+        let failed = |why: String| self.whole(message::error(message.id(), INTERNAL_ERROR, &why, None));
         let (id, server) = self.room.server_of(&self.principal, &params).map_err(|why| Box::new(failed(why)))?;
         match server.ready(true).await {
             Ok(_) => {}
-            Err(Unready::Declined(answer)) => return Ok(answered(answer.answered(message.id()))),
+            Err(Unready::Declined(answer)) => return Ok(self.whole(answer.answered(message.id()))),
             Err(Unready::Failed(why)) => return Ok(failed(why)),
             Err(Unready::Legacy) => return Ok(failed("the MCP server could not be initialized".to_owned())),
         }
-        let Some(agreed) = server.agreed() else { return Ok(failed("the MCP server could not be initialized".to_owned())) };
+        let Some(agreed) = server.agreed() else {
+            return Ok(failed("the MCP server could not be initialized".to_owned()));
+        };
         let session = self.room.admit(id, &server, &self.principal, &params);
         let session = session.map_err(|why| Box::new(failed(why)))?;
-        let mut response = answered(if server.is_dedicated() {
+        let mut response = self.whole(if server.is_dedicated() {
             agreed.answered(message.id())
         } else {
             let (asked, speaks) = (message.version().unwrap_or_default(), agreed.version().unwrap_or_default());
@@ -151,7 +154,7 @@ impl Asked {
         let session = held.0.clone();
         let server = session.server.clone();
         if is_ours(&session, &message) {
-            return Ok(answered(message::result(message.id(), "{}")));
+            return Ok(self.whole(message::result(message.id(), "{}")));
         }
         let exchange = Exchange::new(self.events);
         let call = Call { exchange: exchange.clone(), server: server.clone(), cancels: false, _held: Some(held) };
@@ -181,8 +184,10 @@ impl Asked {
         match server.ready(false).await {
             Ok(_) => {}
             Err(Unready::Legacy) => return Err(unsupported(&message, MODERN)),
-            Err(Unready::Failed(why)) => return Ok(answered(message::error(message.id(), INTERNAL_ERROR, &why, None))),
-            Err(Unready::Declined(answer)) => return Ok(answered(answer.answered(message.id()))),
+            Err(Unready::Failed(why)) => {
+                return Ok(self.whole(message::error(message.id(), INTERNAL_ERROR, &why, None)));
+            }
+            Err(Unready::Declined(answer)) => return Ok(self.whole(answer.answered(message.id()))),
         }
         let exchange = Exchange::new(self.events);
         let call = Call { exchange: exchange.clone(), server: server.clone(), cancels: true, _held: None };
@@ -194,6 +199,11 @@ impl Asked {
         Ok(response)
     }
 
+    /// An answer that is there as a whole.
+    fn whole(&self, message: Bytes) -> Response<Body> {
+        if self.json { json(StatusCode::OK, message) } else { events(Body::event(&message)) }
+    }
+
     /// Waits for the answer, or for what makes it a stream.
     async fn answer(&self, call: Call) -> Response<Body> {
         let queue = &call.exchange.queue;
@@ -203,7 +213,7 @@ impl Asked {
             queue.next().await
         };
         match first {
-            Some(message) if self.json && queue.is_over() => answered(message),
+            Some(message) if queue.is_over() => self.whole(message),
             first => events(Body::answers(first, call)),
         }
     }
@@ -329,7 +339,8 @@ fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let texts = all.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let mut kinds = texts.map(|text| text.split(';').next().unwrap_or_default().trim());
     kinds.any(|kind| {
-        let any = kind.split_once('/').is_some_and(|(of, any)| any == "*" && (of == "*" || of.eq_ignore_ascii_case(main)));
+        let any =
+            kind.split_once('/').is_some_and(|(of, any)| any == "*" && (of == "*" || of.eq_ignore_ascii_case(main)));
         any || kind.eq_ignore_ascii_case(wanted)
     })
 }
@@ -344,10 +355,6 @@ fn unsupported(message: &Message, requested: &str) -> Refusal {
 
 fn refused(status: StatusCode, id: &str, code: i64, what: &str) -> Refusal {
     Box::new(json(status, message::error(id, code, what, None)))
-}
-
-fn answered(message: Bytes) -> Response<Body> {
-    json(StatusCode::OK, message)
 }
 
 fn accepted() -> Response<Body> {

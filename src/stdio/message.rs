@@ -334,8 +334,10 @@ pub(super) fn request(id: u64, method: &str, params: &str) -> Bytes {
 /// Tells the server that nobody waits for an answer any more.
 pub(super) fn cancelled(id: u64) -> Bytes {
     let reason = "the client has gone";
-    format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"{reason}"}}}}"#)
-        .into()
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"{reason}"}}}}"#
+    )
+    .into()
 }
 
 /// The version for a client that asks for `requested` of a server that speaks `agreed`: its own, where the server's is a later one.
@@ -363,7 +365,10 @@ mod tests {
             r#"{"jsonrpc":"2.0", "id" : 7,"method":"tools/call","params":{"n":1.0e2,"_meta":{"progressToken":7},"id":9},"x":12345678901234567890123}"#
         );
         let before = parse(r#"{"params":{"_meta":{"progressToken":1}},"method":"m","jsonrpc":"2.0","id":1}"#);
-        assert_eq!(before.renumbered("20"), r#"{"params":{"_meta":{"progressToken":20}},"method":"m","jsonrpc":"2.0","id":20}"#);
+        assert_eq!(
+            before.renumbered("20"),
+            r#"{"params":{"_meta":{"progressToken":20}},"method":"m","jsonrpc":"2.0","id":20}"#
+        );
     }
 
     #[test]

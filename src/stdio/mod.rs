@@ -52,6 +52,8 @@ pub use settings::{Settings, Share};
 
 /// What fails to be accepted is tried again after so long.
 const AGAIN: Duration = Duration::from_millis(100);
+/// The last answers are written within this.
+const LAST: Duration = Duration::from_millis(500);
 /// A socket's path has to fit into `sun_path`.
 const LONGEST: usize = 107;
 
@@ -114,14 +116,14 @@ impl Bridge {
         let listener = tokio::net::UnixListener::from_std(self.listener)?;
         let room = Room::new(&self.settings.borrow_and_update(), &self.handle.counts);
         let running = Running(room.clone());
-        let mut connections = JoinSet::new();
+        let (mut connections, ending) = (JoinSet::new(), watch::Sender::new(()));
         let mut stop = std::pin::pin!(stop);
         loop {
             let pace = room.settings().pace();
             tokio::select! {
                 () = &mut stop => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(connections.spawn_local(serve(room.clone(), stream))),
+                    Ok((stream, _)) => drop(connections.spawn_local(serve(room.clone(), stream, ending.subscribe()))),
                     Err(error) => {
                         tracing::warn!(target: "tidegate::stdio", pool = %room.settings().pool, %error, "a connection to the bridge could not be accepted");
                         tokio::time::sleep(AGAIN).await;
@@ -135,6 +137,9 @@ impl Bridge {
         }
         room.close().await;
         drop(running);
+        // Whoever waits for an answer has been given one.
+        ending.send_replace(());
+        let _ = tokio::time::timeout(LAST, async { while connections.join_next().await.is_some() {} }).await;
         connections.shutdown().await;
         Ok(())
     }
@@ -149,9 +154,17 @@ impl Drop for Running {
     }
 }
 
-async fn serve(room: Rc<Room>, stream: tokio::net::UnixStream) {
+async fn serve(room: Rc<Room>, stream: tokio::net::UnixStream, mut ending: watch::Receiver<()>) {
     let service = service_fn(|request| self::http::serve(room.clone(), request));
-    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+    let mut connection = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        _ = ending.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
         tracing::debug!(target: "tidegate::stdio", %error, "a connection to the bridge ended early");
     }
 }
@@ -217,10 +230,14 @@ fn explain(settings: &Settings, error: &io::Error) -> String {
     }
     match error.kind() {
         io::ErrorKind::NotFound => {
-            format!("the MCP server cannot be started: the program `{program}` is not there; install it, or write its whole path")
+            format!(
+                "the MCP server cannot be started: the program `{program}` is not there; install it, or write its whole path"
+            )
         }
         io::ErrorKind::PermissionDenied => {
-            format!("the MCP server cannot be started: `{program}` may not be run; make it executable for the user that Tidegate runs as")
+            format!(
+                "the MCP server cannot be started: `{program}` may not be run; make it executable for the user that Tidegate runs as"
+            )
         }
         _ => format!("the MCP server cannot be started: `{program}`: {error}"),
     }

@@ -132,13 +132,21 @@ impl Room {
     /// A client has been initialized.
     ///
     /// **Errors**: where there are as many as there may be, and all are in use.
-    pub(super) fn admit(&self, id: String, server: &Rc<Server>, principal: &str, params: &str) -> Result<Rc<Session>, String> {
+    pub(super) fn admit(
+        &self,
+        id: String,
+        server: &Rc<Server>,
+        principal: &str,
+        params: &str,
+    ) -> Result<Rc<Session>, String> {
         let most = self.settings().max_sessions;
         while self.sessions.borrow().len() >= most {
             let all = self.sessions.borrow();
             let oldest = all.values().filter(|one| one.open.get() == 0).min_by_key(|one| one.used.get()).cloned();
             drop(all);
-            let Some(oldest) = oldest else { return Err(format!("{most} sessions are in use already; try again later")) };
+            let Some(oldest) = oldest else {
+                return Err(format!("{most} sessions are in use already; try again later"));
+            };
             self.dismiss(&oldest);
         }
         let session = Rc::new(Session {

@@ -161,10 +161,14 @@ impl Server {
             }
             Err(unready) => {
                 child.stop();
-                if let Unready::Failed(why) = &unready {
-                    tracing::warn!(target: "tidegate::stdio", pool = %settings.pool, pid = child.pid, "{why}");
-                    self.room.starts.borrow_mut().failed(Instant::now(), Duration::ZERO, why, fastrand::f64());
-                }
+                let why = match &unready {
+                    Unready::Failed(why) => why.as_str(),
+                    // What others are told does not depend on who asks.
+                    Unready::Declined(_) if !self.is_dedicated() => "the MCP server does not let itself be initialized",
+                    Unready::Declined(_) | Unready::Legacy => return Err(unready),
+                };
+                tracing::warn!(target: "tidegate::stdio", pool = %settings.pool, pid = child.pid, "{why}");
+                self.room.starts.borrow_mut().failed(Instant::now(), Duration::ZERO, why, fastrand::f64());
                 Err(unready)
             }
         }
@@ -208,8 +212,15 @@ impl Server {
 
     async fn initialize(self: &Rc<Self>, child: &Rc<Child>, first: bool, within: Duration) -> Result<(), Unready> {
         let answer = self.ask(child, "initialize", &self.params, within).await.map_err(Unready::Failed)?;
-        if answer.result().is_none() {
-            return Err(Unready::Declined(answer));
+        match (answer.result(), first) {
+            (Some(_), _) => {}
+            (None, true) => return Err(Unready::Declined(answer)),
+            (None, false) => {
+                let code = answer.error_code().unwrap_or(INTERNAL_ERROR);
+                return Err(Unready::Failed(format!(
+                    "the MCP server does not let itself be initialized again (code {code})"
+                )));
+            }
         }
         let version = answer.version();
         let earlier = self.agreed.borrow_mut().replace(answer).and_then(|earlier| earlier.version());
@@ -227,8 +238,10 @@ impl Server {
     fn restore(self: &Rc<Self>, child: &Rc<Child>) {
         let sessions = self.sessions();
         let levels = sessions.iter().filter_map(|session| session.level.borrow().clone());
-        let mut soft: Vec<(&str, String)> = levels.last().map(|level| ("logging/setLevel", level)).into_iter().collect();
-        let mut uris: Vec<String> = sessions.iter().flat_map(|session| session.subscriptions.borrow().clone()).collect();
+        let mut soft: Vec<(&str, String)> =
+            levels.last().map(|level| ("logging/setLevel", level)).into_iter().collect();
+        let mut uris: Vec<String> =
+            sessions.iter().flat_map(|session| session.subscriptions.borrow().clone()).collect();
         uris.sort_unstable();
         uris.dedup();
         soft.extend(uris.iter().map(|uri| ("resources/subscribe", format!(r#"{{"uri":{}}}"#, message::quoted(uri)))));
@@ -265,10 +278,7 @@ impl Server {
             Ok(_) if exchange.left.get() => return,
             Ok(child) => self.send(&child, &message, &exchange, session).err(),
             Err(Unready::Failed(why)) => Some(why),
-            Err(Unready::Declined(answer)) => {
-                let code = answer.error_code().unwrap_or(INTERNAL_ERROR);
-                Some(format!("the MCP server does not let itself be initialized again (code {code})"))
-            }
+            Err(Unready::Declined(_)) => Some("the MCP server does not let itself be initialized again".to_owned()),
             Err(Unready::Legacy) => Some(format!("the MCP server does not speak {MODERN} any more")),
         };
         if let Some(why) = failed {
@@ -328,7 +338,7 @@ impl Server {
 
     /// Whether its process is one that nobody has used for so long.
     pub(super) fn is_idle(&self, now: Instant, span: Duration) -> bool {
-        let rests = self.pending.borrow().is_empty() && self.asked.borrow().is_empty();
+        let rests = self.pending.borrow().is_empty();
         rests && self.starting.try_lock().is_ok() && now.saturating_duration_since(self.used.get()) >= span
     }
 

@@ -44,7 +44,8 @@ impl Abilities {
     /// Of the parameters of an `initialize`.
     pub(super) fn of(params: &str) -> Abilities {
         let params: serde_json::Value = serde_json::from_str(params).unwrap_or_default();
-        let has = |name: &str| params.get("capabilities").and_then(|all| all.get(name)).is_some_and(|one| !one.is_null());
+        let has =
+            |name: &str| params.get("capabilities").and_then(|all| all.get(name)).is_some_and(|one| !one.is_null());
         Abilities { sampling: has("sampling"), elicitation: has("elicitation"), roots: has("roots") }
     }
 

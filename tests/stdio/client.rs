@@ -203,7 +203,11 @@ impl Client {
     pub async fn initialize(&mut self, capabilities: Value) {
         let params = json!({"protocolVersion": "2025-06-18", "capabilities": capabilities, "clientInfo": {"name": "test", "version": "1"}});
         let answer = self.post(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).await;
-        assert_eq!((answer.status, &answer.message()["result"]["protocolVersion"]), (200, &json!("2025-06-18")), "{answer:?}");
+        assert_eq!(
+            (answer.status, &answer.message()["result"]["protocolVersion"]),
+            (200, &json!("2025-06-18")),
+            "{answer:?}"
+        );
         self.session = answer.session;
         let answer = self.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
         assert_eq!((answer.status, answer.text.as_str()), (202, ""));

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::{Notify, watch};
 
+pub(crate) use launch::OURS_ALONE;
 pub(crate) use output::clean;
 pub use port::ports;
 pub use spec::spec;

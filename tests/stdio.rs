@@ -13,17 +13,6 @@ use serde_json::{Value, json};
 use support::{eventually, soon};
 use tidegate::stdio::{Settings, Share};
 
-/// Defines tests that need the scripted server.
-macro_rules! with_python {
-    ($($(#[$attribute:meta])* async fn $name:ident() $body:block)*) => {$(
-        #[tokio::test]
-        $(#[$attribute])*
-        async fn $name() {
-            if has_python() $body
-        }
-    )*};
-}
-
 /// A bridge in a process of its own.
 struct Host {
     process: std::process::Child,
@@ -90,16 +79,21 @@ fn shared(share: Share) -> Settings {
     Settings { share, ..scripted(&[]) }
 }
 
-with_python! {
-
+#[tokio::test]
 async fn ten_sessions_share_one_process() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     let mut pids = BTreeSet::new();
     let mut clients = futures_util::future::join_all((0..10).map(|_| bridge.client())).await;
     for client in &mut clients {
         pids.insert(client.pid().await);
     }
-    assert_eq!((pids.len(), bridge.handle.processes(), bridge.handle.starts(), bridge.handle.sessions()), (1, 1, 1, 10));
+    assert_eq!(
+        (pids.len(), bridge.handle.processes(), bridge.handle.starts(), bridge.handle.sessions()),
+        (1, 1, 1, 10)
+    );
     let received = clients[0].received().await;
     assert_eq!(received.iter().filter(|method| *method == "initialize").count(), 1);
     assert_eq!(received.iter().filter(|method| *method == "notifications/initialized").count(), 1);
@@ -108,12 +102,20 @@ async fn ten_sessions_share_one_process() {
     assert_eq!(clients[4].call("echo", json!({"text": "still here"})).await.said(), "still here");
 }
 
+#[tokio::test]
 async fn every_session_and_every_principal_can_have_a_process_of_its_own() {
+    if !has_python() {
+        return;
+    }
     let own = bridge(shared(Share::Session));
     let (mut a, mut b) = (own.client().await, own.client().await);
     assert_ne!(a.pid().await, b.pid().await);
     let per = bridge(shared(Share::Principal));
-    let mut all = [per.client_as("ann", json!({})).await, per.client_as("bob", json!({})).await, per.client_as("ann", json!({})).await];
+    let mut all = [
+        per.client_as("ann", json!({})).await,
+        per.client_as("bob", json!({})).await,
+        per.client_as("ann", json!({})).await,
+    ];
     let pids = [all[0].pid().await, all[1].pid().await, all[2].pid().await];
     assert!(pids[0] == pids[2] && pids[0] != pids[1], "{pids:?}");
     // A session is nothing to anybody else.
@@ -121,7 +123,11 @@ async fn every_session_and_every_principal_can_have_a_process_of_its_own() {
     assert_eq!(thief.post(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await.status, 404);
 }
 
+#[tokio::test]
 async fn ids_do_not_clash() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     let clients = futures_util::future::join_all((0..8).map(|_| bridge.client())).await;
     let talks = clients.into_iter().enumerate().map(|(who, mut client)| async move {
@@ -134,7 +140,10 @@ async fn ids_do_not_clash() {
                 let messages = answer.messages();
                 assert_eq!(messages.len(), 4, "{messages:?}");
                 for (at, progress) in messages[..3].iter().enumerate() {
-                    assert_eq!(progress["params"], json!({"progressToken": message["params"]["_meta"]["progressToken"], "progress": at}));
+                    assert_eq!(
+                        progress["params"],
+                        json!({"progressToken": message["params"]["_meta"]["progressToken"], "progress": at})
+                    );
                 }
                 assert_eq!(messages[3]["id"], message["id"]);
             } else {
@@ -146,23 +155,41 @@ async fn ids_do_not_clash() {
     assert_eq!(bridge.handle.starts(), 1);
 }
 
+#[tokio::test]
 async fn string_ids_come_back_as_strings() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     let client = bridge.client().await;
     let answer = client.post(&json!({"jsonrpc": "2.0", "id": "7", "method": "tools/list"})).await;
-    assert_eq!((answer.kind.as_str(), answer.text.as_str()), ("application/json", r#"{"jsonrpc": "2.0", "id": "7", "result": {"tools": []}}"#));
+    assert_eq!(
+        (answer.kind.as_str(), answer.text.as_str()),
+        ("application/json", r#"{"jsonrpc": "2.0", "id": "7", "result": {"tools": []}}"#)
+    );
 }
 
+#[tokio::test]
 async fn a_version_is_negotiated_with_each_client() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     for (asked, agreed) in [("2025-11-25", "2025-06-18"), ("2025-03-26", "2025-03-26"), ("2025-06-18", "2025-06-18")] {
         let params = json!({"protocolVersion": asked, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
-        let answer = bridge.stranger("").post(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})).await;
+        let answer = bridge
+            .stranger("")
+            .post(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}))
+            .await;
         assert_eq!(answer.message()["result"]["protocolVersion"], agreed);
     }
 }
 
+#[tokio::test]
 async fn a_silent_call_becomes_a_stream() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(Settings { silence: Duration::from_millis(50), ..shared(Share::Session) });
     let mut client = bridge.client().await;
     let answer = client.call("slow", json!({"seconds": 0.5})).await;
@@ -174,22 +201,35 @@ async fn a_silent_call_becomes_a_stream() {
     assert_eq!(client.raw("POST", "{}").await.status, 406);
 }
 
+#[tokio::test]
 async fn servers_ask_who_calls() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     let mut deaf = bridge.client().await;
     let mut able = bridge.client_as("", json!({"sampling": {}})).await;
-    let refused: Value = serde_json::from_str(&deaf.call("ask", json!({"method": "sampling/createMessage"})).await.said()).expect("JSON");
+    let refused: Value =
+        serde_json::from_str(&deaf.call("ask", json!({"method": "sampling/createMessage"})).await.said())
+            .expect("JSON");
     assert_eq!(refused["error"]["code"], -32601);
     let mut other = bridge.client_as("", json!({"sampling": {}})).await;
-    let mut calls = vec![able.begin("ask", json!({"method": "sampling/createMessage", "params": {"of": "able"}})).await];
+    let mut calls =
+        vec![able.begin("ask", json!({"method": "sampling/createMessage", "params": {"of": "able"}})).await];
     let mut questions = vec![calls[0].next().await];
     calls.push(other.begin("ask", json!({"method": "sampling/createMessage", "params": {"of": "other"}})).await);
     questions.push(calls[1].next().await);
     // The answer of one that was not asked is nobody's.
-    let answer = |question: &Value, text: &str| json!({"jsonrpc": "2.0", "id": question["id"], "result": {"text": text}});
+    let answer =
+        |question: &Value, text: &str| json!({"jsonrpc": "2.0", "id": question["id"], "result": {"text": text}});
     assert_eq!(deaf.post(&answer(&questions[0], "forged")).await.status, 202);
-    for ((client, question), (call, of)) in [&able, &other].into_iter().zip(&questions).zip(calls.iter_mut().zip(["able", "other"])) {
-        assert_eq!((question["method"].as_str(), question["params"]["of"].as_str()), (Some("sampling/createMessage"), Some(of)));
+    for ((client, question), (call, of)) in
+        [&able, &other].into_iter().zip(&questions).zip(calls.iter_mut().zip(["able", "other"]))
+    {
+        assert_eq!(
+            (question["method"].as_str(), question["params"]["of"].as_str()),
+            (Some("sampling/createMessage"), Some(of))
+        );
         assert_eq!(client.post(&answer(question, of)).await.status, 202);
         let answer = call.next().await;
         let said = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
@@ -197,7 +237,11 @@ async fn servers_ask_who_calls() {
     }
 }
 
+#[tokio::test]
 async fn notifications_find_who_wants_them() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     let (a, mut b) = (bridge.client().await, bridge.client().await);
     let (mut to_a, mut to_b) = (a.stream().await, b.stream().await);
@@ -211,7 +255,8 @@ async fn notifications_find_who_wants_them() {
     assert_eq!(to_b.next().await["method"], "notifications/tools/list_changed");
     // An end of what another still wants is not passed on.
     assert_eq!(b.post(&subscribe).await.status, 200);
-    let unsubscribe = json!({"jsonrpc": "2.0", "id": 2, "method": "resources/unsubscribe", "params": {"uri": "file:///a"}});
+    let unsubscribe =
+        json!({"jsonrpc": "2.0", "id": 2, "method": "resources/unsubscribe", "params": {"uri": "file:///a"}});
     assert_eq!(b.post(&unsubscribe).await.message()["result"], json!({}));
     assert!(!b.received().await.contains(&"resources/unsubscribe".to_owned()));
     assert_eq!(a.post(&unsubscribe).await.message()["result"], json!({}));
@@ -223,7 +268,11 @@ async fn notifications_find_who_wants_them() {
     drop(to_b);
 }
 
+#[tokio::test]
 async fn what_comes_without_a_stream_waits_for_one() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::Session));
     let mut client = bridge.client().await;
     client.accept = "application/json".to_owned();
@@ -232,7 +281,11 @@ async fn what_comes_without_a_stream_waits_for_one() {
     assert_eq!(client.stream().await.next().await["method"], "notifications/tools/list_changed");
 }
 
+#[tokio::test]
 async fn a_cancelled_call_is_cancelled_at_the_server() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     let (mut a, mut b) = (bridge.client().await, bridge.client().await);
     let call = a.begin("slow", json!({"seconds": 1.5})).await;
@@ -240,27 +293,37 @@ async fn a_cancelled_call_is_cancelled_at_the_server() {
     // The other one has no such call.
     assert_eq!((b.post(&cancel).await.status, a.post(&cancel).await.status), (202, 202));
     let said: Value = serde_json::from_str(&b.call("received", json!({})).await.said()).expect("JSON");
-    let of = |method: &str| said.as_array().expect("a list").iter().filter(|one| one[0] == method).cloned().collect::<Vec<_>>();
+    let of = |method: &str| {
+        said.as_array().expect("a list").iter().filter(|one| one[0] == method).cloned().collect::<Vec<_>>()
+    };
     let slow = of("tools/call").into_iter().find(|one| one[2]["name"] == "slow").expect("the call");
     let cancelled = of("notifications/cancelled");
     assert_eq!((cancelled.len(), &cancelled[0][2]["requestId"]), (1, &slow[1]));
     drop(call);
 }
 
+#[tokio::test]
 async fn an_idle_process_stops_and_its_session_comes_back() {
+    if !has_python() {
+        return;
+    }
     for share in [Share::Session, Share::All] {
         let bridge = bridge(Settings { idle_timeout: Duration::from_millis(300), ..shared(share) });
         let mut client = bridge.client().await;
         let stream = client.stream().await;
         let level = json!({"jsonrpc": "2.0", "id": 1, "method": "logging/setLevel", "params": {"level": "debug"}});
         assert_eq!(client.post(&level).await.status, 200);
-        let subscribe = json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": {"uri": "file:///a"}});
+        let subscribe =
+            json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": {"uri": "file:///a"}});
         assert_eq!(client.post(&subscribe).await.status, 200);
         let first = client.pid().await;
         eventually("the idle process has stopped", || !lives(first) && bridge.handle.processes() == 0).await;
         assert_eq!(bridge.handle.sessions(), 1);
         // Single flight: many at once start one.
-        let calls = (0..5).map(|_| { let mut client = client.clone(); async move { client.pid().await } });
+        let calls = (0..5).map(|_| {
+            let mut client = client.clone();
+            async move { client.pid().await }
+        });
         let pids: BTreeSet<u32> = futures_util::future::join_all(calls).await.into_iter().collect();
         assert!(pids.len() == 1 && !pids.contains(&first), "{pids:?} after {first}");
         let received = client.received().await;
@@ -271,14 +334,22 @@ async fn an_idle_process_stops_and_its_session_comes_back() {
     }
 }
 
+#[tokio::test]
 async fn a_long_call_is_not_killed() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(Settings { idle_timeout: Duration::from_millis(200), ..shared(Share::Session) });
     let mut client = bridge.client().await;
     assert_eq!(client.call("slow", json!({"seconds": 2.0})).await.said(), "done");
     assert_eq!(bridge.handle.starts(), 1);
 }
 
+#[tokio::test]
 async fn a_crash_is_told_and_the_next_call_works() {
+    if !has_python() {
+        return;
+    }
     for share in [Share::Session, Share::All] {
         let bridge = bridge(shared(share));
         let mut client = bridge.client().await;
@@ -294,14 +365,21 @@ async fn a_crash_is_told_and_the_next_call_works() {
     }
 }
 
+#[tokio::test]
 async fn a_server_that_cannot_start_says_why() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(scripted(&["--broken"]));
     let client = bridge.stranger("");
     let initialize = json!({"jsonrpc": "2.0", "id": "one", "method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {}}});
     let mut what = String::new();
     for _ in 0..6 {
         let answer = client.post(&initialize).await;
-        assert_eq!((answer.status, answer.code(), &answer.message()["id"], answer.session.clone()), (200, -32603, &json!("one"), None));
+        assert_eq!(
+            (answer.status, answer.code(), &answer.message()["id"], answer.session.clone()),
+            (200, -32603, &json!("one"), None)
+        );
         what = answer.message()["error"]["message"].as_str().expect("a message").to_owned();
         assert!(what.contains("no module named nothing"), "{what}");
     }
@@ -313,11 +391,19 @@ async fn a_server_that_cannot_start_says_why() {
     bridge.handle.update(Settings::new("tools", ["no-such-program-anywhere"]));
     support::until("the new command is used", async || {
         let answer = client.post(&initialize).await.message();
-        answer["error"]["message"].as_str().is_some_and(|what| what.contains("`no-such-program-anywhere` is not there")).then_some(())
-    }).await;
+        answer["error"]["message"]
+            .as_str()
+            .is_some_and(|what| what.contains("`no-such-program-anywhere` is not there"))
+            .then_some(())
+    })
+    .await;
 }
 
+#[tokio::test]
 async fn a_reload_leaves_running_processes_alone() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     let mut old = bridge.client().await;
     let pid = old.pid().await;
@@ -325,12 +411,17 @@ async fn a_reload_leaves_running_processes_alone() {
     let new = support::until("new sessions get the new command", async || {
         let new = bridge.client().await.pid().await;
         (new != pid).then_some(new)
-    }).await;
+    })
+    .await;
     assert_eq!(old.pid().await, pid);
     assert!(lives(new));
 }
 
+#[tokio::test]
 async fn nothing_of_a_group_stays() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::Session));
     let mut client = bridge.client().await;
     let family: Vec<u32> = serde_json::from_str(&client.call("children", json!({})).await.said()).expect("numbers");
@@ -349,7 +440,11 @@ async fn nothing_of_a_group_stays() {
     assert!(!family.iter().any(|pid| lives(*pid)) && !folder.exists());
 }
 
+#[tokio::test]
 async fn who_does_not_stop_is_killed() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(Settings { grace: Duration::from_millis(700), ..scripted(&["--stubborn"]) });
     let mut client = bridge.client().await;
     let pid = client.pid().await;
@@ -359,7 +454,11 @@ async fn who_does_not_stop_is_killed() {
     assert!(begun.elapsed() >= Duration::from_millis(650), "{:?}", begun.elapsed());
 }
 
+#[tokio::test]
 async fn who_leaves_without_a_word_leaves_no_process() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(Settings { abandoned: Duration::from_millis(500), ..shared(Share::Session) });
     let mut client = bridge.client().await;
     let (pid, stream) = (client.pid().await, client.stream().await);
@@ -371,7 +470,11 @@ async fn who_leaves_without_a_word_leaves_no_process() {
     assert_ne!(client.pid().await, pid);
 }
 
+#[tokio::test]
 async fn a_client_that_listens_is_not_gone() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(Settings { abandoned: Duration::from_millis(200), ..shared(Share::Session) });
     let mut listens = bridge.client().await;
     let stream = listens.stream().await;
@@ -382,7 +485,11 @@ async fn a_client_that_listens_is_not_gone() {
     drop(stream);
 }
 
+#[tokio::test]
 async fn a_session_that_nobody_uses_is_forgotten() {
+    if !has_python() {
+        return;
+    }
     let settings = Settings { session_idle: Duration::from_millis(300), ..shared(Share::All) };
     let bridge = bridge(settings);
     let client = bridge.client().await;
@@ -391,13 +498,42 @@ async fn a_session_that_nobody_uses_is_forgotten() {
     assert_eq!((answer.status, answer.code(), &answer.message()["id"]), (404, -32001, &json!(5)));
 }
 
+#[tokio::test]
+async fn a_batch_is_answered_as_a_whole() {
+    if !has_python() {
+        return;
+    }
+    let bridge = bridge(shared(Share::All));
+    let mut client = bridge.client().await;
+    let batch = json!([
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
+        {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"},
+        client.call_message("echo", json!({"text": "second"})),
+    ]);
+    let answer = client.post(&batch).await;
+    assert_eq!((answer.status, answer.message().as_array().map(Vec::len)), (200, Some(2)));
+    assert_eq!(answer.message()[1]["result"]["content"][0]["text"], "second");
+    assert!(client.received().await.contains(&"notifications/roots/list_changed".to_owned()));
+    client.version = Some("2025-06-18");
+    let answer = client.post(&batch).await;
+    assert_eq!((answer.status, answer.code()), (400, -32600));
+}
+
+#[tokio::test]
 async fn malformed_requests_get_an_error_that_says_so() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(Settings { max_body: 10_000, ..shared(Share::Session) });
     let client = bridge.client().await;
     let long = json!({"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"long": "x".repeat(10_000)}}).to_string();
     let cases = [
-        ("{", 400, -32700), ("", 400, -32700), ("[]", 400, -32600), ("{}", 400, -32600),
-        (r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, 400, -32600), (long.as_str(), 413, -32600),
+        ("{", 400, -32700),
+        ("", 400, -32700),
+        ("[]", 400, -32600),
+        ("{}", 400, -32600),
+        (r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, 400, -32600),
+        (long.as_str(), 413, -32600),
     ];
     for (text, status, code) in cases {
         let answer = client.raw("POST", text.to_owned()).await;
@@ -411,33 +547,59 @@ async fn malformed_requests_get_an_error_that_says_so() {
     assert_eq!((stranger.post(&list).await.status, stranger.raw("GET", "").await.status), (404, 404));
     stranger.version = Some("2099-01-01");
     let answer = stranger.post(&list).await;
-    assert_eq!((answer.status, answer.code(), &answer.message()["error"]["data"]["requested"]), (400, -32022, &json!("2099-01-01")));
+    assert_eq!(
+        (answer.status, answer.code(), &answer.message()["error"]["data"]["requested"]),
+        (400, -32022, &json!("2099-01-01"))
+    );
     assert_eq!(bridge.handle.starts(), 1);
 }
 
+#[tokio::test]
 async fn what_a_server_says_beside_the_protocol_is_dropped() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(Settings { max_line: 100_000, ..shared(Share::Session) });
     let mut client = bridge.client().await;
     assert_eq!(client.call("noise", json!({})).await.said(), "done");
     assert_eq!(client.call("chatter", json!({"lines": 20_000})).await.said(), "done");
     assert_eq!(bridge.handle.starts(), 1);
     let answer = client.call("flood", json!({"bytes": 200_000})).await;
-    assert!(answer.message()["error"]["message"].as_str().is_some_and(|what| what.contains("longer than 100000")), "{answer:?}");
+    assert!(
+        answer.message()["error"]["message"].as_str().is_some_and(|what| what.contains("longer than 100000")),
+        "{answer:?}"
+    );
     assert_eq!(client.call("echo", json!({"text": "again"})).await.said(), "again");
 }
 
+#[tokio::test]
 async fn there_are_no_more_than_there_may_be() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(Settings { max_processes: 1, max_pending: 1, ..shared(Share::Session) });
     let mut client = bridge.client().await;
     let params = json!({"protocolVersion": "2025-06-18", "capabilities": {}});
-    let answer = bridge.stranger("").post(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})).await;
-    assert!(answer.message()["error"]["message"].as_str().is_some_and(|what| what.contains("max_processes")), "{answer:?}");
+    let answer =
+        bridge.stranger("").post(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})).await;
+    assert!(
+        answer.message()["error"]["message"].as_str().is_some_and(|what| what.contains("max_processes")),
+        "{answer:?}"
+    );
     let call = client.begin("slow", json!({"seconds": 1000})).await;
-    assert!(client.call("pid", json!({})).await.message()["error"]["message"].as_str().is_some_and(|what| what.contains("in progress")));
+    assert!(
+        client.call("pid", json!({})).await.message()["error"]["message"]
+            .as_str()
+            .is_some_and(|what| what.contains("in progress"))
+    );
     drop(call);
 }
 
+#[tokio::test]
 async fn a_legacy_server_lets_modern_clients_fall_back() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     let mut client = bridge.stranger("");
     client.version = Some("2026-07-28");
@@ -445,16 +607,25 @@ async fn a_legacy_server_lets_modern_clients_fall_back() {
     for _ in 0..2 {
         let answer = client.post(&message).await;
         assert_eq!((answer.status, answer.code(), &answer.message()["id"]), (400, -32022, &message["id"]));
-        assert!(answer.message()["error"]["data"]["supported"].as_array().is_some_and(|all| all.contains(&json!("2025-06-18"))));
+        assert!(
+            answer.message()["error"]["data"]["supported"]
+                .as_array()
+                .is_some_and(|all| all.contains(&json!("2025-06-18")))
+        );
     }
     assert_eq!(bridge.handle.starts(), 1);
     eventually("nothing is left of the probe", || bridge.handle.processes() == 0).await;
     bridge.client().await;
 }
 
+#[tokio::test]
 async fn modern_requests_reach_modern_servers() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(Settings { share: Share::All, ..scripted(&["--modern"]) });
-    let mut clients: Vec<Client> = (0..4).map(|_| Client { version: Some("2026-07-28"), ..bridge.stranger("") }).collect();
+    let mut clients: Vec<Client> =
+        (0..4).map(|_| Client { version: Some("2026-07-28"), ..bridge.stranger("") }).collect();
     let mut pids = BTreeSet::new();
     for client in &mut clients {
         pids.insert(client.pid().await);
@@ -472,10 +643,17 @@ async fn modern_requests_reach_modern_servers() {
     let call = clients[1].begin("slow", json!({"seconds": 1000})).await;
     drop(call);
     let mut other = clients[2].clone();
-    support::until("the call is cancelled", async || other.received().await.contains(&"notifications/cancelled".to_owned()).then_some(())).await;
+    support::until("the call is cancelled", async || {
+        other.received().await.contains(&"notifications/cancelled".to_owned()).then_some(())
+    })
+    .await;
 }
 
+#[tokio::test]
 async fn who_only_accepts_events_gets_events() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::Session));
     let mut client = bridge.stranger("");
     client.accept = "text/event-stream".to_owned();
@@ -484,7 +662,11 @@ async fn who_only_accepts_events_gets_events() {
     assert_eq!((answer.kind.as_str(), answer.said().as_str()), ("text/event-stream", "hello"));
 }
 
+#[tokio::test]
 async fn who_waits_at_the_end_gets_an_answer() {
+    if !has_python() {
+        return;
+    }
     let bridge = bridge(shared(Share::All));
     let (mut client, stream) = (bridge.client().await, bridge.client().await.stream().await);
     let mut call = client.begin("slow", json!({"seconds": 1000})).await;
@@ -493,7 +675,11 @@ async fn who_waits_at_the_end_gets_an_answer() {
     stream.ends().await;
 }
 
+#[tokio::test]
 async fn nothing_stays_of_a_proxy_that_is_killed() {
+    if !has_python() {
+        return;
+    }
     let mut host = Host::start();
     let mut client = client::at(&host.path);
     client.initialize(json!({})).await;
@@ -506,14 +692,21 @@ async fn nothing_stays_of_a_proxy_that_is_killed() {
     end(far[0]);
 }
 
+#[tokio::test]
 async fn what_servers_say_is_logged_within_bounds() {
+    if !has_python() {
+        return;
+    }
     let mut host = Host::start();
     let mut client = client::at(&host.path);
     client.initialize(json!({})).await;
     let pid = client.pid().await;
     client.call("crash", json!({"code": 1})).await;
     let line = host.line("the roof is on fire");
-    assert!(line.contains("INFO tidegate::stdio") && line.contains("pool=tools") && line.contains(&format!("pid={pid}")), "{line}");
+    assert!(
+        line.contains("INFO tidegate::stdio") && line.contains("pool=tools") && line.contains(&format!("pid={pid}")),
+        "{line}"
+    );
     host.line("the MCP server ended: exit status: 1");
     client.call("chatter", json!({"lines": 5000})).await;
     client.call("noise", json!({})).await;
@@ -523,7 +716,11 @@ async fn what_servers_say_is_logged_within_bounds() {
     host.process.kill().expect("it is killed");
 }
 
+#[tokio::test]
 async fn a_bridge_that_is_dropped_kills_all() {
+    if !has_python() {
+        return;
+    }
     let mut settings = scripted(&["--stubborn"]);
     settings.share = Share::All;
     let bridge = tidegate::stdio::Bridge::open(settings).expect("a bridge");
@@ -546,6 +743,4 @@ async fn a_bridge_that_is_dropped_kills_all() {
     soon("the end", async { receiver.recv().expect("it ends") }).await;
     eventually("all have ended", || !family.iter().any(|pid| lives(*pid))).await;
     thread.join().expect("it ends well");
-}
-
 }

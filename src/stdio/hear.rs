@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::batch;
 use super::call::{Exchange, Owner, Pending};
 use super::child::Child;
 use super::message::{self, INTERNAL_ERROR, Kind, METHOD_NOT_FOUND, Message};
@@ -20,6 +21,14 @@ impl Server {
             return;
         }
         self.used.set(std::time::Instant::now());
+        if let Some(Ok(members)) = batch::members(&line) {
+            // Of a server of the 2025-03-26 revision. Their members are objects: a list in a list is no message.
+            return members.into_iter().for_each(|member| self.hears_one(child, member));
+        }
+        self.hears_one(child, line);
+    }
+
+    fn hears_one(self: &Rc<Self>, child: &Rc<Child>, line: Bytes) {
         let message = match Message::parse(line.clone()) {
             Ok(message) => message,
             Err(fault) => return child.words.strayed(&line, &fault.what),

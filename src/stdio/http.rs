@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::answer::Body;
+use super::batch;
 use super::call::{Call, Exchange};
 use super::message::{
     self, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_REQUEST, Kind, LEGACY, MODERN, Message, NO_SESSION,
@@ -24,7 +25,7 @@ const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
 
 /// An answer of our own instead of the server's.
-type Refusal = Box<Response<Body>>;
+pub(super) type Refusal = Box<Response<Body>>;
 
 /// Answers a request.
 pub(super) async fn serve<B>(room: Rc<Room>, request: Request<B>) -> Result<Response<Body>, Infallible>
@@ -48,11 +49,11 @@ where
 }
 
 /// What the head of a request says.
-struct Asked {
+pub(super) struct Asked {
     room: Rc<Room>,
     principal: String,
     session: Option<String>,
-    version: Option<String>,
+    pub(super) version: Option<String>,
     method: Option<String>,
     json: bool,
     events: bool,
@@ -86,6 +87,12 @@ impl Asked {
             return Err(refused(StatusCode::NOT_ACCEPTABLE, "null", INVALID_REQUEST, what));
         }
         let text = read(body, self.room.settings().max_body).await?;
+        if !self.is_modern()
+            && let Some(members) = batch::members(&text)
+        {
+            let members = members.map_err(|fault| refused(StatusCode::BAD_REQUEST, "null", fault.code, &fault.what))?;
+            return self.batch(members).await;
+        }
         let message =
             Message::parse(text).map_err(|fault| refused(StatusCode::BAD_REQUEST, "null", fault.code, &fault.what))?;
         if self.is_modern() {
@@ -112,7 +119,7 @@ impl Asked {
         self.named_session(id)
     }
 
-    fn named_session(&self, id: &str) -> Result<Rc<Session>, Refusal> {
+    pub(super) fn named_session(&self, id: &str) -> Result<Rc<Session>, Refusal> {
         let Some(session) = &self.session else {
             let what = "the request names no session (Mcp-Session-Id); begin with initialize";
             return Err(refused(StatusCode::BAD_REQUEST, id, INVALID_REQUEST, what));
@@ -200,7 +207,7 @@ impl Asked {
     }
 
     /// An answer that is there as a whole.
-    fn whole(&self, message: Bytes) -> Response<Body> {
+    pub(super) fn whole(&self, message: Bytes) -> Response<Body> {
         if self.json { json(StatusCode::OK, message) } else { events(Body::event(&message)) }
     }
 
@@ -246,7 +253,7 @@ impl Asked {
 }
 
 /// A request that its server has not to be asked: whether what is not there lives, or an end of what others still want.
-fn is_ours(session: &Rc<Session>, message: &Message) -> bool {
+pub(super) fn is_ours(session: &Rc<Session>, message: &Message) -> bool {
     let server: &Server = &session.server;
     match message.method.as_str() {
         "ping" => server.live().is_none(),
@@ -267,7 +274,7 @@ fn is_ours(session: &Rc<Session>, message: &Message) -> bool {
     }
 }
 
-fn notified(session: &Rc<Session>, message: &Message) -> Response<Body> {
+pub(super) fn notified(session: &Rc<Session>, message: &Message) -> Response<Body> {
     let server = &session.server;
     match message.method.as_str() {
         "notifications/cancelled" => {
@@ -288,7 +295,7 @@ fn notified(session: &Rc<Session>, message: &Message) -> Response<Body> {
     accepted()
 }
 
-fn responded(session: &Rc<Session>, message: &Message) -> Response<Body> {
+pub(super) fn responded(session: &Rc<Session>, message: &Message) -> Response<Body> {
     let server = &session.server;
     let mut all = server.asked.borrow_mut();
     let is_its = |number: &u64| all.get(number).is_some_and(|asked| asked.session.as_ptr() == Rc::as_ptr(session));
@@ -353,11 +360,15 @@ fn unsupported(message: &Message, requested: &str) -> Refusal {
     Box::new(json(StatusCode::BAD_REQUEST, body))
 }
 
+pub(super) fn invalid(id: &str, what: &str) -> Refusal {
+    refused(StatusCode::BAD_REQUEST, id, INVALID_REQUEST, what)
+}
+
 fn refused(status: StatusCode, id: &str, code: i64, what: &str) -> Refusal {
     Box::new(json(status, message::error(id, code, what, None)))
 }
 
-fn accepted() -> Response<Body> {
+pub(super) fn accepted() -> Response<Body> {
     empty(StatusCode::ACCEPTED)
 }
 

@@ -7,7 +7,7 @@
 //! started again with growing delays. Requests of the 2026-07-28 revision are passed to processes that speak it, which are others than
 //! those of sessions: a server is bound to what it is spoken to first.
 //!
-//! However the bridge ends, no process stays: each is in a group of its own, which is ended with it ([`guard`] says what happens where we
+//! However the bridge ends, no process stays: each is in a group of its own, which is ended with it (`guard.rs` says what happens where we
 //! are killed).
 //!
 //! It never looks into a message beyond what it has to rewrite, never limits or authenticates anybody (the socket's folder is ours alone),
@@ -18,6 +18,7 @@
 
 mod answer;
 mod backoff;
+mod batch;
 mod call;
 mod child;
 mod guard;

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::answer::Body;
 use super::call::{Call, Exchange};
-use super::http::{Asked, Refusal, accepted, invalid, is_ours, notified, responded};
+use super::http::{Head, Refusal, accepted, invalid, is_ours, notified, responded};
 use super::message::{self, Fault, Kind, Message};
 use super::queue::Queue;
 use super::session::Session;
@@ -33,7 +33,7 @@ pub(super) fn members(text: &Bytes) -> Option<Result<Vec<Bytes>, Fault>> {
     }
 }
 
-impl Asked {
+impl Head {
     /// Answers all requests of a batch at once, when the last of them has been answered. What comes before goes to the session's stream.
     pub(super) async fn batch(self, members: Vec<Bytes>) -> Result<Response<Body>, Refusal> {
         if self.version.as_deref().is_some_and(|version| version != "2025-03-26") {

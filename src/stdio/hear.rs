@@ -72,9 +72,9 @@ impl Server {
         let Some(session) = session else {
             return refuse(METHOD_NOT_FOUND, "no client that is calling could answer this");
         };
-        if self.asked.borrow().len() >= MOST_ASKED
-            && let Some((_, oldest)) = self.asked.borrow_mut().pop_first()
-        {
+        let is_full = self.asked.borrow().len() >= MOST_ASKED;
+        let oldest = if is_full { self.asked.borrow_mut().pop_first() } else { None };
+        if let Some((_, oldest)) = oldest {
             let _ = child.send(message::error(&oldest.id, INTERNAL_ERROR, "the client has not answered", None));
         }
         let asked = Asked { id: message.id().to_owned(), session: Rc::downgrade(&session) };

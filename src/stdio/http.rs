@@ -33,14 +33,14 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let asked = Asked::of(&room, request.headers());
+    let head = Head::of(&room, request.headers());
     let answered = match *request.method() {
-        Method::POST => asked.post(request.into_body()).await,
-        Method::GET if !asked.is_modern() => asked.get(),
-        Method::DELETE if !asked.is_modern() => asked.delete(),
+        Method::POST => head.post(request.into_body()).await,
+        Method::GET if !head.is_modern() => head.get(),
+        Method::DELETE if !head.is_modern() => head.delete(),
         _ => {
             let mut refusal = refused(StatusCode::METHOD_NOT_ALLOWED, "null", INVALID_REQUEST, "use POST");
-            let methods = if asked.is_modern() { "POST" } else { "POST, GET, DELETE" };
+            let methods = if head.is_modern() { "POST" } else { "POST, GET, DELETE" };
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
             Err(refusal)
         }
@@ -49,7 +49,7 @@ where
 }
 
 /// What the head of a request says.
-pub(super) struct Asked {
+pub(super) struct Head {
     room: Rc<Room>,
     principal: String,
     session: Option<String>,
@@ -59,10 +59,10 @@ pub(super) struct Asked {
     events: bool,
 }
 
-impl Asked {
-    fn of(room: &Rc<Room>, headers: &HeaderMap) -> Asked {
+impl Head {
+    fn of(room: &Rc<Room>, headers: &HeaderMap) -> Head {
         let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        Asked {
+        Head {
             principal: text(&room.settings().principal_header).unwrap_or_default(),
             room: room.clone(),
             session: text(SESSION),

@@ -77,7 +77,7 @@ pub struct Handle {
 /// The private folder of a socket, removed at the end.
 #[derive(Debug)]
 struct Folder {
-    path: PathBuf,
+    root: PathBuf,
     socket: PathBuf,
 }
 
@@ -210,7 +210,7 @@ impl Folder {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
-                Ok(()) => return Ok(Folder { path, socket }),
+                Ok(()) => return Ok(Folder { root: path, socket }),
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
@@ -219,7 +219,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_dir_all(&self.root);
     }
 }
 

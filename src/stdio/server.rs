@@ -67,7 +67,7 @@ pub(super) enum Unready {
     /// For people.
     Failed(String),
     /// It has answered `initialize` with an error.
-    Declined(Message),
+    Declined(Box<Message>),
     /// It does not speak the stateless revision.
     Legacy,
 }
@@ -214,7 +214,7 @@ impl Server {
         let answer = self.ask(child, "initialize", &self.params, within).await.map_err(Unready::Failed)?;
         match (answer.result(), first) {
             (Some(_), _) => {}
-            (None, true) => return Err(Unready::Declined(answer)),
+            (None, true) => return Err(Unready::Declined(Box::new(answer))),
             (None, false) => {
                 let code = answer.error_code().unwrap_or(INTERNAL_ERROR);
                 return Err(Unready::Failed(format!(
@@ -237,9 +237,9 @@ impl Server {
     /// Tells a new process what the sessions had told the one before it.
     fn restore(self: &Rc<Self>, child: &Rc<Child>) {
         let sessions = self.sessions();
-        let levels = sessions.iter().filter_map(|session| session.level.borrow().clone());
+        let mut levels = sessions.iter().filter_map(|session| session.level.borrow().clone());
         let mut soft: Vec<(&str, String)> =
-            levels.last().map(|level| ("logging/setLevel", level)).into_iter().collect();
+            levels.next_back().map(|level| ("logging/setLevel", level)).into_iter().collect();
         let mut uris: Vec<String> =
             sessions.iter().flat_map(|session| session.subscriptions.borrow().clone()).collect();
         uris.sort_unstable();

@@ -5,7 +5,7 @@
 //! | floor | rooms |
 //! |---|---|
 //! | words | [`types`] |
-//! | decide: pure, told the time | [`balance`], [`limit`], [`health`], [`retry`], [`route`], [`scale`], [`config`] |
+//! | decide: pure, told the time | [`balance`], [`limit`], [`health`], [`retry`], [`route`], [`scale`], [`access`], [`config`] |
 //! | remember | [`telemetry`], [`snapshot`], [`sweep`] |
 //! | act | [`upstream`] (the far side), [`downstream`] (the near side), [`proxy`] (a request's life), [`scaler`] (makes and removes replicas), [`admin`], [`control`] (the one writer) |
 //! | people | [`cli`] |
@@ -25,6 +25,8 @@ pub mod retry;
 pub mod route;
 
 pub mod scale;
+
+pub mod access;
 
 pub mod config;
 

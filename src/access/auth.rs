@@ -134,10 +134,11 @@ impl Auth {
     ///
     /// `now` in seconds since the epoch.
     pub async fn identify(&self, headers: &HeaderMap, now: u64) -> Result<Known, Refused> {
+        let version = self.tokens.as_ref().map_or(0, |tokens| tokens.jwks.version());
         let found = self.look(headers, now);
         let Err(Refused::NoKeys | Refused::BadToken(TokenFault::UnknownKey)) = found else { return found };
         match &self.tokens {
-            Some(tokens) if tokens.jwks.renewed(now).await => self.look(headers, now),
+            Some(tokens) if tokens.jwks.renewed(version, now).await => self.look(headers, now),
             _ => found,
         }
     }

@@ -273,6 +273,11 @@ impl Jwks {
         self.current.load()
     }
 
+    /// The number of the keys that are known now; 0 while there are none.
+    pub(super) fn version(&self) -> u64 {
+        self.current.load().as_ref().map_or(0, |keyed| keyed.version)
+    }
+
     /// Whether there have ever been keys.
     pub fn is_known(&self) -> bool {
         self.current.load().is_some()
@@ -308,18 +313,19 @@ impl Jwks {
     /// Has the keys fetched anew because there is none that a token names, and waits for that: 5 s at most.
     ///
     /// All who ask while they are fetched wait for the same answer. Says whether it is worth looking again: not where that has
-    /// been done within the last 30 s. `now` in seconds since the epoch.
-    pub async fn renewed(&self, now: u64) -> bool {
+    /// been done within the last 30 s. `version` is that of the keys that were looked at, `now` in seconds since the epoch.
+    pub(super) async fn renewed(&self, version: u64, now: u64) -> bool {
         if !self.remote {
             return false;
         }
+        // Before anything is looked at, so that no end is missed.
         let mut done = self.done.subscribe();
-        if !self.fetching.load(Ordering::Acquire) && !self.claim(now) {
-            return false;
-        }
-        // Ended between the two looks above: then there is no more to wait for.
-        if !self.fetching.load(Ordering::Acquire) {
+        if self.version() != version {
             return true;
+        }
+        if !self.fetching.load(Ordering::Acquire) && !self.claim(now) {
+            // Somebody else's answer may have come just now.
+            return self.version() != version;
         }
         tokio::time::timeout(PATIENCE, done.changed()).await.is_ok()
     }
@@ -366,7 +372,7 @@ mod tests {
         jwks.ended();
         let waiting = [1000, 1000, 1029].map(|now| {
             let jwks = jwks.clone();
-            tokio::spawn(async move { jwks.renewed(now).await })
+            tokio::spawn(async move { jwks.renewed(0, now).await })
         });
         jwks.wanted().await;
         jwks.begins();
@@ -377,15 +383,18 @@ mod tests {
         for one in waiting {
             assert!(one.await.unwrap());
         }
-        assert!(!jwks.renewed(1029).await);
+        assert!(!jwks.renewed(0, 1029).await);
         let second = tokio::spawn({
             let jwks = jwks.clone();
-            async move { jwks.renewed(1030).await }
+            async move { jwks.renewed(0, 1030).await }
         });
         jwks.wanted().await;
         jwks.ended();
         assert!(second.await.unwrap());
-        assert!(!Jwks::fixed(Signer::ed25519("a").set()).renewed(5000).await);
+        assert!(!Jwks::fixed(Signer::ed25519("a").set()).renewed(1, 5000).await);
+        jwks.replace(Signer::ed25519("a").set());
+        assert!(jwks.renewed(0, 1031).await);
+        assert!(!jwks.renewed(1, 1031).await);
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! An issuer of tokens: keys, what they sign, and where they are published.
+#![allow(unreachable_pub)] // As in `support`.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

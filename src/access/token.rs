@@ -177,7 +177,7 @@ mod tests {
             let verified = verify(&token, &signer.set(), &rules(), NOW)
                 .unwrap_or_else(|fault| panic!("{}: {fault}", signer.algorithm()));
             assert_eq!(&*verified.identity.principal, "alice");
-            assert_eq!(verified.identity.scopes, ["read".into(), "write".into()]);
+            assert_eq!(verified.identity.scopes, ["read", "write"].map(Box::<str>::from));
             assert_eq!(verified.until, NOW + 300 + 60);
             // Without a name every key may be the one.
             let nameless = signer.sign_with(json!({ "alg": signer.algorithm() }), &claims());

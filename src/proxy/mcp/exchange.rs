@@ -199,6 +199,8 @@ impl Talk {
     }
 }
 
+/// What an answer is worth.
+#[expect(clippy::large_enum_variant, reason = "it is nearly always the large one, and taken apart at once")]
 enum Verdict {
     Good(Got),
     /// Another upstream may be of use to it.

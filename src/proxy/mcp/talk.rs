@@ -153,7 +153,7 @@ impl Talk {
         {
             return Box::pin(self.listen()).await;
         }
-        if self.from_kept() {
+        if self.answer_kept() {
             return Ok(());
         }
         // An answer that begins a session has to say so in its head.

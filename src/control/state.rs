@@ -206,8 +206,7 @@ impl Control {
         // Whoever asked finds it done.
         self.publish_if_changed(now);
         let found = self.current.pools.iter().filter(|known| &*known.name == pool);
-        let named =
-            |member: &&Member| &*member.upstream.address == upstream || member.configured == upstream;
+        let named = |member: &&Member| &*member.upstream.address == upstream || member.configured == upstream;
         let found = found.filter_map(|pool| Some((pool, pool.members.iter().find(named)?))).next();
         let gone = || ChangeError::NoUpstream { pool: pool.to_owned(), upstream: upstream.to_owned() };
         found.map(|(pool, member)| status::upstream(pool, member, now)).ok_or_else(gone)

@@ -605,6 +605,41 @@ async fn a_standing_stream_takes_nobodys_place() {
     assert_eq!(soon("there is room", other.tool("count", json!({}))).await, "1");
 }
 
+#[tokio::test]
+async fn servers_on_standard_input_and_output_are_upstreams_too() {
+    if !has_python() {
+        return;
+    }
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stdio/server.py");
+    let text = POOL
+        .replace("upstreams = [\"{a}\", \"{b}\"]", "stdio = { command = [\"python3\", \"{server}\"], share = \"all\" }")
+        .replace("{server}", server);
+    let mut proxy = proxy(&text).spawn().await;
+    let web = client(proxy.address_of("web").await);
+    let mut processes = std::collections::BTreeSet::new();
+    let mut sessions = Vec::new();
+    for _ in 0..10 {
+        let mut session = Session::begin(web.clone()).await;
+        processes.insert(session.tool("pid", json!({})).await);
+        sessions.push(session);
+    }
+    assert_eq!(processes.len(), 1, "{processes:?}");
+    let verdict = proxy.edit(&text.replace("300ms", "400ms")).await;
+    assert!(verdict.accepted, "{}", verdict.problems);
+    for session in &mut sessions {
+        assert!(processes.contains(&session.tool("pid", json!({})).await), "a reload lets them run");
+    }
+    // Nobody can say who they are but the proxy.
+    let spoken = sessions[0].call(message(70, "ping", json!({}))).header("tidegate-principal", "root").await;
+    assert_eq!(spoken.status, 200, "{}", spoken.text());
+    let pid: i32 = processes.first().unwrap().parse().unwrap();
+    let lives = || std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert!(lives());
+    proxy.signal(rustix::process::Signal::TERM);
+    assert!(proxy.ended().await.success());
+    eventually("its process ends with it", || !lives()).await;
+}
+
 /// How many streams each server has.
 async fn streams(proxy: &Proxy) -> Vec<u64> {
     proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect()

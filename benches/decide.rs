@@ -129,6 +129,7 @@ mod limit {
             requests: Some(1000),
             connections: None,
             max_clients: 200_000,
+            cost: 1,
         };
         let limiter = Limiter::new(rule);
         let seats = ConnectionSeats::default();

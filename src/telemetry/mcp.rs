@@ -141,12 +141,8 @@ impl McpPool {
     /// What the lanes have counted: method, tool, error and how long it took.
     pub(super) fn each(&self, lanes: &[&McpLane], mut add: impl FnMut([&str; 3], &Distribution)) {
         let tools = self.tools.load();
-        let called = METHODS.iter().position(|method| *method == "tools/call").unwrap_or(0);
-        for place in 0..METHODS.len() + tools.len() + 1 {
-            let (method, tool) = match place.checked_sub(METHODS.len()) {
-                Some(tool) => (METHODS[called], tools.name(tool)),
-                None => (METHODS[place], ""),
-            };
+        let called = (0..=tools.len()).map(|tool| ("tools/call", tools.name(tool)));
+        for (place, (method, tool)) in METHODS.iter().map(|method| (*method, "")).chain(called).enumerate() {
             for (number, error) in ERRORS.iter().enumerate() {
                 let mut counted = lanes.iter().filter_map(|lane| lane.histogram(place, number)).peekable();
                 if counted.peek().is_some() {

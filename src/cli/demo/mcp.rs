@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -41,6 +41,23 @@ struct Tally {
     homes: BTreeMap<usize, String>,
     /// Events of the standing streams.
     events: u64,
+}
+
+impl Tally {
+    fn count(&mut self, session: usize, took: Duration, status: StatusCode, said: &Value) {
+        self.calls += 1;
+        self.longest = self.longest.max(took);
+        match said["result"]["content"][0]["text"].as_str() {
+            Some(home) => {
+                let before = self.homes.insert(session, home.to_owned());
+                self.moved += u64::from(before.is_some_and(|before| before != home));
+            }
+            None => {
+                self.failed += 1;
+                self.failures.push(format!("{status} {said}"));
+            }
+        }
+    }
 }
 
 /// Plays it; fails where a call did, or where no session had to move.
@@ -134,20 +151,7 @@ async fn converse(web: SocketAddr, number: usize, end: Instant, tally: &Rc<RefCe
         let text = String::from_utf8_lossy(&body);
         let data = text.lines().rev().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&text);
         let said: Value = serde_json::from_str(data)?;
-        let mut tally = tally.borrow_mut();
-        tally.calls += 1;
-        tally.longest = tally.longest.max(asked.elapsed());
-        match said["result"]["content"][0]["text"].as_str() {
-            Some(home) => {
-                let before = tally.homes.insert(number, home.to_owned());
-                tally.moved += u64::from(before.is_some_and(|before| before != home));
-            }
-            None => {
-                tally.failed += 1;
-                tally.failures.push(format!("{status} {said}"));
-            }
-        }
-        drop(tally);
+        tally.borrow_mut().count(number, asked.elapsed(), status, &said);
         tokio::time::sleep(PAUSE).await;
     }
     if listening.is_finished() {

@@ -105,6 +105,8 @@ impl Talk {
         let request_view = self.view.clone();
         let route = &request_view.routes[self.errand.route];
         let sent = attempt::run_in(&mut self.life, view, route, pool, &mut self.errand.exchange).await;
+        // However often it is sent, it was asked for once.
+        self.errand.exchange.counts = false;
         let (head, body) = sent?.response.into_parts();
         Ok(Got { head, read: Bytes::new(), rest: Some(body), broken: false })
     }

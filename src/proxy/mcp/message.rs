@@ -66,7 +66,7 @@ impl Message {
 
     /// What it asks for: method and what that is about, once for each member of a batch. Nothing for what is no request.
     pub(super) fn asks(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        let one = (self.shape == Shape::Request).then(|| (&*self.method, self.name.as_deref()));
+        let one = (self.shape == Shape::Request).then_some((&*self.method, self.name.as_deref()));
         one.into_iter().chain(self.members.iter().map(|(method, name)| (&**method, name.as_deref())))
     }
 

@@ -44,6 +44,13 @@ pub(super) fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
 }
 
 async fn play_mcp(length: Duration) -> Result<ExitCode, Failure> {
+    if length < mcp::SHORTEST {
+        return Err(anyhow::anyhow!(
+            "the drain alone takes a second: expected --seconds {} or more",
+            mcp::SHORTEST.as_secs()
+        )
+        .into());
+    }
     let mut stage = Stage::set(Stage::MCP).await?;
     println!("{}", stage.invitation(false));
     let begun = Instant::now();

@@ -21,6 +21,9 @@ use crate::types::Clock;
 /// A stream that ends sooner than this is not opened again: its upstream does not want one.
 const SHORT: Duration = Duration::from_secs(1);
 
+/// How soon it is opened again then.
+const AGAIN: Duration = Duration::from_millis(250);
+
 impl Talk {
     /// Opens the stream and keeps it open.
     pub(super) async fn stand(&mut self) -> Result<(), End> {
@@ -62,6 +65,8 @@ impl Talk {
                 Stop::Late => return Err(End::Broken(Refusal::RequestTimeout)),
                 // A server that ends a stream soon, or one whose events can be asked for again, has its reasons.
                 Stop::Over if Clock::now().since(opened) < SHORT => return Ok(()),
+                // One that breaks as soon as it is open is not to be asked for without a pause.
+                Stop::Broken if Clock::now().since(opened) < SHORT => tokio::time::sleep(AGAIN).await,
                 _ => {}
             }
             // What it was last told by one upstream means nothing to another.

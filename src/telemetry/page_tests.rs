@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::limit::{Decision, Limiter, Reason, Rule};
-use crate::telemetry::{Lane, PoolFigures};
+use crate::telemetry::{Lane, McpError, PoolFigures};
 
 /// A page as Prometheus reads it: each series with its sorted labels.
 type Parsed = BTreeMap<(String, BTreeMap<String, String>), f64>;
@@ -144,6 +144,10 @@ fn every_metric_of_the_table_is_on_a_full_page_and_no_other() {
     upstream.at(Lane::worker(0)).latency.record(Duration::ZERO);
     pool.at(Lane::worker(0)).served_after(Duration::ZERO);
     upstream.control.set_circuit(Some(Phase::Closed));
+    upstream.control.set_mcp(1, 1);
+    pool.control.mcp().moves.set(1);
+    pool.at(Lane::worker(0)).mcp().ended(0, None, McpError::None, Duration::ZERO);
+    let of_tools = registry.pool_limit("p", 0);
     let mut figures = PoolFigures::default();
     for series in Series::ALL.iter().filter(|series| series.metric().name.starts_with("tidegate_scaler_")) {
         let labels = vec!["x"; series.metric().labels.len()];
@@ -157,7 +161,7 @@ fn every_metric_of_the_table_is_on_a_full_page_and_no_other() {
     let found: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert_eq!(found, METRICS.iter().map(|metric| metric.name).collect());
-    drop((listener, route, pool, upstream, limit));
+    drop((listener, route, pool, upstream, limit, of_tools));
     assert!(!registry.page().contains("route=\"r\""), "what is gone leaves the page");
 }
 

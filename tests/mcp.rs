@@ -536,32 +536,25 @@ async fn calls_wait_for_room_in_the_order_in_which_they_came() {
     let a = upstream().named("a").start().await;
     let text =
         POOL.replace("\"{a}\", \"{b}\"", "\"{a}\"").replace("kind = \"mcp\"", "kind = \"mcp\"\nmax_concurrency = 1");
+    // One worker: between two of them nobody could say who came first.
+    let text = format!("workers = 1\n{text}");
     let proxy = proxy(&text).with("a", &a).start().await;
-    let client = proxy.client();
-    let ended = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let session = Session::begin(proxy.client()).await;
     let mut calls = Vec::new();
     for id in 0..20u64 {
-        // The first lasts until all the others are in line.
-        let params = json!({ "name": "slow", "arguments": { "ms": if id == 0 { 4000 } else { 5 } } });
-        let (call, ended) = (modern(&client, id, "tools/call", params).into_future(), ended.clone());
-        calls.push(tokio::spawn(async move {
-            let answer = call.await;
-            ended.lock().unwrap().push(id);
-            answer
-        }));
-        // Each is in line before the next comes.
-        let waiting = "tidegate_pool_queue_requests{pool=\"tools\"}";
-        until("it has come", async || match id {
-            0 => (a.stats().in_flight() == 1).then_some(()),
-            _ => (proxy.metric(waiting).await == Some(id as f64)).then_some(()),
-        })
-        .await;
+        // The first lasts until all the others are in line; the server counts those in the order in which they reach it.
+        let params = match id {
+            0 => json!({ "name": "slow", "arguments": { "ms": 4000 } }),
+            _ => json!({ "name": "count", "arguments": {} }),
+        };
+        calls.push(tokio::spawn(session.call(message(id, "tools/call", params)).into_future()));
+        until("it has come", async || (proxy.status().await.in_flight == id + 1).then_some(())).await;
     }
-    for call in calls {
+    for (id, call) in calls.into_iter().enumerate() {
         let answer = call.await.unwrap();
-        assert_eq!((answer.status.as_u16(), text_of(&said(&answer))), (200, "done".to_owned()));
+        let expected = if id == 0 { "done".to_owned() } else { id.to_string() };
+        assert_eq!((answer.status.as_u16(), text_of(&said(&answer))), (200, expected));
     }
-    assert_eq!(*ended.lock().unwrap(), (0..20).collect::<Vec<_>>());
 }
 
 #[tokio::test]

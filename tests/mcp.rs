@@ -676,6 +676,31 @@ async fn calls_that_wait_for_their_server_do_not_take_its_places() {
     }
 }
 
+#[tokio::test]
+async fn a_server_that_never_answers_is_asked_to_listen_once() {
+    let a = upstream().named("a").start().await;
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = mute.local_addr().unwrap();
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = mute.accept().await {
+            kept.lock().unwrap().push(stream);
+        }
+    });
+    let alone = POOL.replace("\"{a}\", \"{b}\"", "\"{a}\"");
+    let proxy = proxy(&alone).with("a", &a).start().await;
+    let listen = json!({ "notifications": { "toolsListChanged": true } });
+    let mut stream = modern(&proxy.client(), 7, "subscriptions/listen", listen).open().await;
+    assert!(proxy.edit(&alone.replace("\"{a}\"", &format!("\"{{a}}\", \"{address}\""))).await.accepted);
+    until("it is asked", async || (!asked.lock().unwrap().is_empty()).then_some(())).await;
+    // More than twice as long as one that cannot be attached is left in peace.
+    for _ in 0..16 {
+        read_until(&mut stream, ": keepalive").await;
+    }
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
 /// How many streams each server has.
 async fn streams(proxy: &Proxy) -> Vec<u64> {
     proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect()

@@ -13,7 +13,7 @@ type Hash = [u8; SHA256_OUTPUT_LEN];
 /// The keys of a file: who may come in, known by the hashes of their keys.
 ///
 /// **Text**: one key a line, `NAME SHA256HEX [scope,scope…]`; a `#` begins a comment line.
-/// **Cost**: one SHA-256 of what was sent and one lookup, below a microsecond.
+/// **Cost**: one SHA-256 of what was sent and one lookup.
 #[derive(Debug, Default)]
 pub struct KeyRing {
     /// By the first half of the hash; the rest is compared in a time that tells nothing.

@@ -82,7 +82,7 @@ const LONGEST: usize = 16 << 10;
 /// (`jwk`, `jku`, `x5u`, `x5c`), and `kid` is only compared. The algorithm must be allowed *and* be one of the key's.
 ///
 /// **Source**: RFC 7519 §7.2, RFC 8725.
-/// **Cost**: RS256 about 30 µs, ES256 about 60 µs, EdDSA about 40 µs.
+/// **Cost**: that of verifying one signature.
 pub(super) fn verify(token: &str, keys: &KeySet, rules: &TokenRules, now: u64) -> Result<Verified, TokenFault> {
     if token.len() > LONGEST {
         return Err(TokenFault::Malformed);

@@ -163,6 +163,11 @@ impl Refusal {
         )
     }
 
+    /// Whether it says that the upstream is gone, or not fit for anything.
+    pub fn is_upstream_gone(self) -> bool {
+        self.row().fault == Fault::Upstream || matches!(self, Refusal::NoUpstream | Refusal::DrainDeadline)
+    }
+
     /// Its place in the table, for counters.
     pub fn index(self) -> usize {
         self as usize

@@ -3,7 +3,7 @@
 use http::header::HeaderValue;
 use http::response::Parts;
 use http::{StatusCode, Version};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::exchange::{Got, read};
@@ -20,6 +20,9 @@ use crate::proxy::respond;
 use crate::snapshot::McpKept;
 use crate::telemetry::McpError;
 use crate::types::Clock;
+
+/// The longest answer that becomes an event of a stream that is open already: it has to be there as a whole first.
+const LATE: usize = 16 << 20;
 
 impl Talk {
     /// Makes an upstream's head fit for the client.
@@ -95,7 +98,7 @@ impl Talk {
         self.life.status = Some(StatusCode::OK);
         let mut body = got.read.to_vec();
         if let Some(rest) = got.rest {
-            let rest = rest.collect().await.map_err(|_| Refusal::OutcomeUnknown)?;
+            let rest = Limited::new(rest, LATE).collect().await.map_err(|_| Refusal::OutcomeUnknown)?;
             body.extend_from_slice(&rest.to_bytes());
         }
         let said = outcome(&body);
@@ -183,11 +186,10 @@ impl Talk {
             let tools: Vec<_> = tool_names(text).collect();
             self.pool().kept.stats.control.mcp().listed(&tools);
         }
-        let now = Clock::now();
         if let Some(upstream) = self.life.slot.as_ref().map(|slot| slot.member().upstream.identity) {
             let keys = [said.request_state.as_deref().map(state_key), said.task_id.as_deref().map(task_key)];
             for key in keys.into_iter().flatten() {
-                self.kept().affinity.learn(key.as_bytes(), upstream, McpKept::STATES, now);
+                self.kept().affinity.learn(key.as_bytes(), upstream, McpKept::STATES, Clock::now());
             }
         }
         if said.error_code.is_none() {

@@ -13,7 +13,6 @@ use super::{SESSION, is_events, is_json};
 use crate::mcp::answer::{self, outcome};
 use crate::mcp::{Era, Place, era};
 use crate::proxy::pick::Affinity;
-use crate::proxy::refusal::Fault;
 use crate::proxy::request_body::RequestBody;
 use crate::proxy::{Refusal, attempt};
 use crate::types::Clock;
@@ -63,9 +62,7 @@ impl Talk {
                 },
                 Err(refused) => {
                     let refusal = refused.refusal();
-                    let gone = refusal.row().fault == Fault::Upstream
-                        || matches!(refusal, Refusal::NoUpstream | Refusal::DrainDeadline);
-                    if !gone {
+                    if !refusal.is_upstream_gone() {
                         return Err(refused.into());
                     }
                     self.forget_era();

@@ -21,7 +21,7 @@ use super::stream::LONGEST;
 use super::talk::Talk;
 use crate::health::State;
 use crate::mcp::Era;
-use crate::mcp::answer::outcome;
+use crate::mcp::answer::{Outcome, outcome};
 use crate::mcp::sse::{self, Events, Part};
 use crate::proxy::Refusal;
 use crate::proxy::pick::{Affinity, Slot};
@@ -34,12 +34,24 @@ const LOOK: Duration = Duration::from_millis(400);
 /// An upstream that could not be attached is asked again after so long.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// What each upstream says first.
+const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
 /// What one upstream says.
 struct Leg {
     upstream: u64,
     slot: Slot,
     body: UpstreamBody<RequestBody>,
     events: Events,
+}
+
+/// What came of a piece.
+#[derive(Default)]
+struct Heard {
+    /// Something of it went to the client.
+    said: bool,
+    /// The upstream has ended its part.
+    ended: bool,
 }
 
 enum Step {
@@ -106,36 +118,20 @@ impl Talk {
             let now = Clock::now();
             match step {
                 Step::Data(at, data) => {
-                    let leg = &mut legs[at];
-                    leg.events.push(&data);
-                    let mut ended = false;
-                    while let Some(part) = leg.events.pop() {
-                        let said = match &part {
-                            Part::Event(event) => event.data.as_ref().and_then(|data| outcome(data)),
-                            Part::Passed(_) => None,
-                        };
-                        said.iter().for_each(|said| self.heed(said));
-                        // Each acknowledges, and each may end its own part: to the client it is one stream.
-                        ended |= said.as_ref().is_some_and(|said| said.is_response());
-                        let is_ack = said.as_ref().is_some_and(|said| {
-                            said.method.as_deref() == Some("notifications/subscriptions/acknowledged")
-                        });
-                        let is_event = matches!(&part, Part::Event(event) if event.data.is_some())
-                            || matches!(part, Part::Passed(_));
-                        if !ended && is_event && !(is_ack && std::mem::replace(&mut acknowledged, true)) {
-                            self.out.put(part.raw().clone());
-                            quiet_since = now;
-                        }
+                    let heard = self.hear(&mut legs[at], &data, &mut acknowledged);
+                    if heard.said {
+                        quiet_since = now;
                     }
                     self.out.taken().await;
-                    if ended {
+                    if heard.ended {
                         self.lose(&mut legs, at, &mut asked, now);
                     }
                 }
                 Step::Gone(at) => self.lose(&mut legs, at, &mut asked, now),
                 Step::Attached(upstream, leg) => {
-                    if leg.is_some() {
-                        asked.retain(|(known, _)| *known != upstream);
+                    asked.retain(|(known, _)| *known != upstream);
+                    if leg.is_none() {
+                        asked.push((upstream, now + AGAIN));
                     }
                     legs.extend(leg);
                 }
@@ -148,7 +144,8 @@ impl Talk {
                         let known = legs.iter().any(|leg| leg.upstream == upstream)
                             || asked.iter().any(|(known, _)| *known == upstream);
                         if !known {
-                            asked.push((upstream, now + AGAIN));
+                            // Once, however long it takes to answer.
+                            asked.push((upstream, Moment::NEVER));
                             coming.push(async move { (upstream, self.attach(upstream).await) });
                         }
                     }
@@ -167,6 +164,27 @@ impl Talk {
                 (true, Some(_)) => {}
             }
         }
+    }
+
+    /// Passes on what an upstream says. Each acknowledges, and each may end its own part: to the client it is one stream.
+    fn hear(&self, leg: &mut Leg, data: &[u8], acknowledged: &mut bool) -> Heard {
+        let mut heard = Heard::default();
+        leg.events.push(data);
+        while let Some(part) = leg.events.pop() {
+            let said = match &part {
+                Part::Event(event) if event.data.is_none() => continue,
+                Part::Event(event) => event.data.as_ref().and_then(|data| outcome(data)),
+                Part::Passed(_) => None,
+            };
+            said.iter().for_each(|said| self.heed(said));
+            heard.ended |= said.as_ref().is_some_and(Outcome::is_response);
+            let is_ack = said.as_ref().is_some_and(|said| said.method.as_deref() == Some(ACKNOWLEDGED));
+            if !heard.ended && !(is_ack && std::mem::replace(acknowledged, true)) {
+                self.out.put(part.raw().clone());
+                heard.said = true;
+            }
+        }
+        heard
     }
 
     /// An upstream has ended its part, which is no reason to ask it again at once.

@@ -21,6 +21,8 @@ use crate::types::Clock;
 
 /// How soon it is looked again where nobody could take the session.
 const AGAIN: Duration = Duration::from_millis(150);
+/// How long the servers have to take a session over, one after the other.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The id of our own requests.
 const ID: &str = "\"tidegate\"";
 
@@ -55,7 +57,9 @@ impl Talk {
         }
         let until = Clock::now() + self.hold_until().since(self.life.started);
         loop {
-            if let Some(place) = self.begin_again(&session, lost).await {
+            // A server that takes the question and never answers must not hold the session for as long as a call may last.
+            let begun = tokio::time::timeout(PATIENCE, self.begin_again(&session, lost)).await;
+            if let Ok(Some(place)) = begun {
                 session.moved(place);
                 self.kept().moved();
                 if going {

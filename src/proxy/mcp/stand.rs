@@ -15,7 +15,6 @@ use crate::mcp::answer::outcome;
 use crate::mcp::sse::Events;
 use crate::mcp::{Era, Live};
 use crate::proxy::Refusal;
-use crate::proxy::refusal::Fault;
 use crate::types::Clock;
 
 /// A stream that ends sooner than this is not opened again: its upstream does not want one.
@@ -92,10 +91,7 @@ impl Talk {
             }
             Ok(got) => Box::pin(self.deliver(got)).await,
             Err(refused) => {
-                let refusal = refused.refusal();
-                let gone = refusal.row().fault == Fault::Upstream
-                    || matches!(refusal, Refusal::NoUpstream | Refusal::DrainDeadline);
-                if !gone {
+                if !refused.refusal().is_upstream_gone() {
                     return Err(refused.into());
                 }
                 let mut head = Response::new(()).into_parts().0;

@@ -179,7 +179,8 @@ impl Talk {
             said.iter().for_each(|said| self.heed(said));
             heard.ended |= said.as_ref().is_some_and(Outcome::is_response);
             let is_ack = said.as_ref().is_some_and(|said| said.method.as_deref() == Some(ACKNOWLEDGED));
-            if !heard.ended && !(is_ack && std::mem::replace(acknowledged, true)) {
+            let again = is_ack && std::mem::replace(acknowledged, true);
+            if !heard.ended && !again {
                 self.out.put(part.raw().clone());
                 heard.said = true;
             }

@@ -46,22 +46,16 @@ impl Stage {
 
     /// Starts the upstreams, writes the file, starts the proxy on it and waits until all of it is well.
     pub(super) async fn set(script: &str) -> Result<Stage, Failure> {
-        let mut notes = Vec::new();
         let mut backends = Vec::new();
         for name in NAMES {
             backends.push(Player::start(name).await?);
         }
-        let web = prefer(8080, &mut notes)?;
-        let admin = prefer(9900, &mut notes)?;
-        let mut text = script.replace("127.0.0.1:8080", &web.to_string()).replace("127.0.0.1:9900", &admin.to_string());
+        let mut text = script.to_owned();
         for (number, player) in backends.iter().enumerate() {
             text = text.replace(&format!("127.0.0.1:{}", 9001 + number), &player.address);
         }
         let folder = Folder::create()?;
-        let file = folder.file();
-        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        // On another thread: the upstreams that it may ask whether they are well are on this one.
-        let running = tokio::task::spawn_blocking(move || start(Options::embedded(file))).await??;
+        let Raised { running, web, admin, notes } = raise(&text, &folder.file(), prefer).await?;
         let handle = running.handle().clone();
         let stage = Stage { backends, folder, running: Some(running), handle, web, admin, notes };
         stage.until_ready().await?;
@@ -189,20 +183,13 @@ pub(super) struct ScaledStage {
 impl ScaledStage {
     /// Writes the file, starts the proxy on it and waits until its first instance is well.
     pub(super) async fn set() -> Result<ScaledStage, Failure> {
-        let mut notes = Vec::new();
-        let web = prefer(8080, &mut notes)?;
-        let admin = prefer(9900, &mut notes)?;
         let program = std::env::current_exe().context("this program's file is not known")?;
         let folder = Folder::create()?;
         let state = format!("[scaler]\nstate = {:?}\n\n[admin]", folder.0.join("state").display().to_string());
         let text = SCALE_SCRIPT
-            .replace("127.0.0.1:8080", &web.to_string())
-            .replace("127.0.0.1:9900", &admin.to_string())
             .replace("\"tidegate\", \"upstream\"", &format!("{:?}, \"upstream\"", program.display().to_string()))
             .replace("[admin]", &state);
-        let file = folder.file();
-        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        let running = tokio::task::spawn_blocking(move || start(Options::embedded(file))).await??;
+        let Raised { running, web, admin, notes } = raise(&text, &folder.file(), prefer).await?;
         let handle = running.handle().clone();
         let stage = ScaledStage { folder, running, handle, web, admin, notes };
         let ready = async {
@@ -237,6 +224,42 @@ impl Player {
         let address = backend.address().to_string();
         settings.bind = Bind::Tcp(address.parse()?);
         Ok(Player { settings, address, backend: Some(backend) })
+    }
+}
+
+/// The proxy of a demo, and where it listens.
+struct Raised {
+    running: Running,
+    web: SocketAddr,
+    admin: SocketAddr,
+    notes: Vec<String>,
+}
+
+/// Writes the configuration with addresses that are free, and starts the proxy on it.
+///
+/// `prefer` finds a free address, if it can with this port. An address that was free a moment ago may be somebody else's by the time it is
+/// used; then others are looked for.
+async fn raise(
+    text: &str,
+    file: &Path,
+    prefer: impl Fn(u16, &mut Vec<String>) -> Result<SocketAddr, Failure>,
+) -> Result<Raised, Failure> {
+    const TRIES: u32 = 5;
+    let mut tries = 0;
+    loop {
+        let mut notes = Vec::new();
+        let (web, admin) = (prefer(8080, &mut notes)?, prefer(9900, &mut notes)?);
+        let text = text.replace("127.0.0.1:8080", &web.to_string()).replace("127.0.0.1:9900", &admin.to_string());
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        let options = Options::embedded(file.to_owned());
+        tries += 1;
+        // On another thread: the upstreams that it may ask whether they are well are on this one.
+        match tokio::task::spawn_blocking(move || start(options)).await? {
+            Ok(running) => return Ok(Raised { running, web, admin, notes }),
+            Err(Failure::Failed(_))
+                if tries < TRIES && [web, admin].iter().any(|it| TcpListener::bind(it).is_err()) => {}
+            Err(failure) => return Err(failure),
+        }
     }
 }
 
@@ -289,5 +312,29 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // What cannot be removed is a small file in a temporary folder.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Two demos that began together both found the same port free (seen in CI).
+    #[tokio::test]
+    async fn an_address_that_somebody_has_taken_meanwhile_is_replaced() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let looks = Cell::new(0);
+        let find = |port, notes: &mut Vec<String>| {
+            looks.set(looks.get() + 1);
+            if looks.get() == 1 { Ok(taken.local_addr().unwrap()) } else { prefer(port, notes) }
+        };
+        let folder = Folder::create().unwrap();
+        let text =
+            "[listener.web]\nbind = \"127.0.0.1:8080\"\n[admin]\nbind = \"127.0.0.1:9900\"\n[[route]]\nrespond = 204\n";
+        let raised = raise(text, &folder.file(), find).await.unwrap();
+        assert_eq!(looks.get(), 4);
+        assert_ne!(raised.web, taken.local_addr().unwrap());
+        tokio::task::spawn_blocking(move || raised.running.stop()).await.unwrap();
     }
 }

@@ -4,9 +4,11 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -19,7 +21,34 @@ pub(crate) enum Socket {
     Unix(UnixStream),
 }
 
+/// What waits to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peek {
+    /// Nothing.
+    Nothing,
+    /// Something.
+    Bytes,
+    /// Nothing more will come.
+    Closed,
+}
+
 impl Socket {
+    /// Asks the system what waits to be read, and leaves it there.
+    ///
+    /// **Cost**: one system call, some 300 ns.
+    pub(crate) fn peek(&self) -> Peek {
+        let socket = match self {
+            Socket::Tcp(stream) => SockRef::from(stream),
+            Socket::Unix(stream) => SockRef::from(stream),
+        };
+        match socket.peek(&mut [MaybeUninit::uninit()]) {
+            Ok(0) => Peek::Closed,
+            Ok(_) => Peek::Bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Peek::Nothing,
+            Err(_) => Peek::Closed,
+        }
+    }
+
     /// Closing will reset the connection, whatever has not been sent.
     pub(crate) fn abort(&self) {
         // A socket that is gone already needs no reset; Unix sockets have none.

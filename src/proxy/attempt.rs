@@ -180,7 +180,7 @@ impl Attempts<'_> {
         let mut sending = pin!(life.worker.far.send(target, outgoing, body));
         // The end of a drain wakes everybody who waits for a deadline; whoever is cut looks up here.
         poll_fn(|cx| match sending.as_mut().poll(cx) {
-            Poll::Ready(sent) => Poll::Ready(sent.map_err(|failure| Lost::Failed(failure.error))),
+            Poll::Ready(sent) => Poll::Ready(sent.map_err(Lost::Failed)),
             Poll::Pending if life.is_cut() => Poll::Ready(Err(Lost::Cut)),
             Poll::Pending if life.poll_late(cx) => Poll::Ready(Err(Lost::Late)),
             Poll::Pending => Poll::Pending,

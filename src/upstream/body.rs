@@ -2,8 +2,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::error;
-use super::http1::{Link, Shelf};
+use super::http1::{Piece, Reading};
 use super::http2::Stream;
 use super::outflow::RequestBody;
 use super::wire::Flow;
@@ -27,8 +26,7 @@ pub struct UpstreamBody<B: RequestBody> {
 }
 
 struct Open<B: RequestBody> {
-    incoming: Incoming,
-    lease: Lease<B>,
+    source: Source<B>,
     clock: Deadline,
     idle: Option<Duration>,
     /// Whether the clock runs for the present silence.
@@ -36,9 +34,9 @@ struct Open<B: RequestBody> {
 }
 
 /// What the body's bytes come over.
-pub(super) enum Lease<B: RequestBody> {
-    Http1(Link<B>, Rc<Shelf<B>>),
-    Http2(Stream<B>),
+pub(super) enum Source<B: RequestBody> {
+    Http1(Reading<B>),
+    Http2(Incoming, Stream<B>),
 }
 
 /// Why an answer's body broke off.
@@ -85,48 +83,55 @@ impl<B: RequestBody> UpstreamBody<B> {
         UpstreamBody { open: None }
     }
 
-    pub(super) fn new(incoming: Incoming, lease: Lease<B>, clock: Deadline, idle: Option<Duration>) -> Self {
-        let mut body = UpstreamBody { open: Some(Open { incoming, lease, clock, idle, waiting: false }) };
-        body.finish_if_ended();
-        body
-    }
-
-    fn finish_if_ended(&mut self) {
-        if self.open.as_ref().is_some_and(|open| open.incoming.is_end_stream()) {
-            self.finish();
-        }
-    }
-
-    /// All has come: the connection is free for the next request.
-    fn finish(&mut self) {
-        if let Some(Open { lease: Lease::Http1(link, shelf), .. }) = self.open.take() {
-            shelf.give_back(link);
-        }
-    }
-
-    /// Nothing more will come: the connection goes.
-    fn fail(&mut self, kind: BodyErrorKind, source: Option<hyper::Error>) -> BodyError {
-        self.open = None;
-        BodyError { kind, source: source.map(Into::into) }
+    pub(super) fn new(source: Source<B>, clock: Deadline, idle: Option<Duration>) -> Self {
+        let over = source.is_over();
+        UpstreamBody { open: (!over).then_some(Open { source, clock, idle, waiting: false }) }
     }
 }
 
-impl<B: RequestBody> Open<B> {
-    fn explain(&self, error: &hyper::Error) -> BodyErrorKind {
-        let flow = match &self.lease {
-            Lease::Http1(link, _) => link.wire.flow(),
-            Lease::Http2(stream) => stream.wire.flow(),
-        };
-        if flow == Flow::Broken {
-            return BodyErrorKind::RequestBody;
+impl<B: RequestBody> Source<B> {
+    fn is_over(&self) -> bool {
+        match self {
+            Source::Http1(reading) => reading.is_over(),
+            Source::Http2(incoming, _) => incoming.is_end_stream(),
         }
-        let invalid =
-            |error: &io::Error| matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
-        let malformed = error::cause::<io::Error>(error).is_some_and(invalid)
-            || error::cause::<h2::Error>(error).is_some_and(h2::Error::is_library);
-        if malformed { BodyErrorKind::Malformed } else { BodyErrorKind::Cut }
     }
 
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let (incoming, stream) = match self {
+            Source::Http1(reading) => {
+                return reading.poll(cx).map_ok(|piece| match piece {
+                    Piece::Data(bytes) => Frame::data(bytes),
+                    Piece::Trailers(trailers) => Frame::trailers(trailers),
+                });
+            }
+            Source::Http2(incoming, stream) => (incoming, stream),
+        };
+        match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Err(error)) => {
+                let kind = explain(&error, stream.wire.flow());
+                Poll::Ready(Some(Err(BodyError { kind, source: Some(error.into()) })))
+            }
+            // hyper takes a stream that was reset with NO_ERROR for one that ended. It has ended only if it said so.
+            None if incoming.is_end_stream() => Poll::Ready(None),
+            None => Poll::Ready(Some(Err(BodyError { kind: BodyErrorKind::Cut, source: None }))),
+        }
+    }
+}
+
+/// What hyper's error in an HTTP/2 body means.
+fn explain(error: &hyper::Error, flow: Flow) -> BodyErrorKind {
+    if flow == Flow::Broken {
+        return BodyErrorKind::RequestBody;
+    }
+    let invalid = |error: &io::Error| matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+    let malformed = error::cause::<io::Error>(error).is_some_and(invalid)
+        || error::cause::<h2::Error>(error).is_some_and(h2::Error::is_library);
+    if malformed { BodyErrorKind::Malformed } else { BodyErrorKind::Cut }
+}
+
+impl<B: RequestBody> Open<B> {
     /// Whether silence has lasted too long. Without a bound the clock is waited for all the same: at the end of a drain it wakes us.
     fn stalled(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.waiting {
@@ -134,11 +139,6 @@ impl<B: RequestBody> Open<B> {
             self.clock.set_after(self.idle);
         }
         self.clock.poll_expired(cx).is_ready()
-    }
-
-    /// hyper takes an HTTP/2 stream that was reset with NO_ERROR for one that ended. It has ended only if it said so.
-    fn ended(&self) -> bool {
-        matches!(self.lease, Lease::Http1(..)) || self.incoming.is_end_stream()
     }
 }
 
@@ -148,26 +148,27 @@ impl<B: RequestBody> Body for UpstreamBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(open) = &mut self.open else { return Poll::Ready(None) };
-        match Pin::new(&mut open.incoming).poll_frame(cx) {
+        match open.source.poll(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 open.waiting = false;
-                if frame.is_trailers() {
-                    self.finish();
-                } else {
-                    self.finish_if_ended();
+                // At its end the connection goes back by itself.
+                if frame.is_trailers() || open.source.is_over() {
+                    self.open = None;
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(None) if open.ended() => {
-                self.finish();
+            Poll::Ready(None) => {
+                self.open = None;
                 Poll::Ready(None)
             }
-            Poll::Ready(None) => Poll::Ready(Some(Err(self.fail(BodyErrorKind::Cut, None)))),
             Poll::Ready(Some(Err(error))) => {
-                let kind = open.explain(&error);
-                Poll::Ready(Some(Err(self.fail(kind, Some(error)))))
+                self.open = None;
+                Poll::Ready(Some(Err(error)))
             }
-            Poll::Pending if open.stalled(cx) => Poll::Ready(Some(Err(self.fail(BodyErrorKind::IdleTimeout, None)))),
+            Poll::Pending if open.stalled(cx) => {
+                self.open = None;
+                Poll::Ready(Some(Err(BodyError { kind: BodyErrorKind::IdleTimeout, source: None })))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -177,7 +178,11 @@ impl<B: RequestBody> Body for UpstreamBody<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.open.as_ref().map_or(SizeHint::with_exact(0), |open| open.incoming.size_hint())
+        match self.open.as_ref().map(|open| &open.source) {
+            None => SizeHint::with_exact(0),
+            Some(Source::Http1(reading)) => reading.left().map_or(SizeHint::new(), SizeHint::with_exact),
+            Some(Source::Http2(incoming, _)) => incoming.size_hint(),
+        }
     }
 }
 

@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Response, Version};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, Response};
 
 use super::answer;
-use super::body::{Lease, UpstreamBody};
-use super::error::{Failure, SendError, SendErrorKind};
-use super::http1::{self, Link, Shelf, Upgraded};
+use super::body::{Source, UpstreamBody};
+use super::error::{SendError, SendErrorKind};
+use super::http1::{self, Reply, Shelf, Upgraded};
 use super::http2::{self, Bundle};
 use super::outflow::RequestBody;
 use super::target::Target;
 use crate::config::model::Protocol;
-use crate::sweep::{Deadline, Sweep};
+use crate::sweep::Sweep;
 use crate::types::Moment;
 
 /// The head of an answer, in bytes; more is a bad response.
@@ -51,7 +50,7 @@ pub struct Outgoing<'a> {
     pub target: &'a PathAndQuery,
     /// The headers, `Host` among them, without hop-by-hop ones; with `Connection` and `Upgrade` where it asks for an upgrade.
     /// Framing is made here: `Transfer-Encoding` is dropped and `Content-Length` made to agree with the body. A `Trailer` lets
-    /// trailers through to an HTTP/1.1 upstream, which hyper otherwise drops.
+    /// the trailers that it names through to an HTTP/1.1 upstream.
     pub headers: &'a HeaderMap,
     /// Whether it asks for an upgrade: only then a 101 is an answer.
     pub upgrade: bool,
@@ -81,26 +80,28 @@ impl<B: RequestBody> Connections<B> {
     /// A stale idle connection is replaced without anybody noticing, as long as nothing of the request went out on it. Dropping
     /// the future cancels the request and closes its connection (HTTP/2: resets its stream).
     ///
-    /// **Errors**: the reason, whether the upstream may have seen the request, and the body where it is untouched.
-    /// **Cost**: no allocation of our own but the copy of the headers.
-    pub async fn send(&self, target: &Arc<Target>, outgoing: Outgoing<'_>, body: B) -> Result<Answer<B>, Failure<B>> {
+    /// **Errors**: the reason, and whether the upstream may have seen the request.
+    /// **Cost**: no allocation of our own but those of the answer's headers.
+    pub async fn send(&self, target: &Arc<Target>, outgoing: Outgoing<'_>, body: B) -> Result<Answer<B>, SendError> {
         let clock = self.sweep.deadline();
         let nest = self.nest(target);
-        match &nest.lanes {
-            Lanes::Http1(shelf) => {
-                let (response, link) = http1::send(shelf, target, &outgoing, body, &clock).await?;
-                answer_http1(response, link, shelf, &outgoing, clock).await.map_err(|error| Failure::new(error, None))
-            }
+        let (head, source) = match &nest.lanes {
+            Lanes::Http1(shelf) => match http1::send(shelf, target, &outgoing, body, &clock).await? {
+                Reply::Answer(head, reading) => (head, Source::Http1(reading)),
+                Reply::Switched(head, upgraded) => {
+                    let response = Response::from_parts(head, UpstreamBody::empty());
+                    return Ok(Answer { response, upgraded: Some(upgraded) });
+                }
+            },
             Lanes::Http2(bundle) => {
                 let (response, stream) = http2::send(bundle, target, &outgoing, body, &clock).await?;
                 let (mut head, incoming) = response.into_parts();
-                if let Err(bad) = answer::check(&mut head, None) {
-                    return Err(Failure::new(SendError::new(SendErrorKind::BadResponse(bad), true), None));
-                }
-                let body = UpstreamBody::new(incoming, Lease::Http2(stream), clock, outgoing.idle);
-                Ok(Answer { response: Response::from_parts(head, body), upgraded: None })
+                answer::check(&mut head, None).map_err(|bad| SendError::new(SendErrorKind::BadResponse(bad), true))?;
+                (head, Source::Http2(incoming, stream))
             }
-        }
+        };
+        let body = UpstreamBody::new(source, clock, outgoing.idle);
+        Ok(Answer { response: Response::from_parts(head, body), upgraded: None })
     }
 
     /// Closes connections that have been idle for too long or were closed by their upstreams.
@@ -160,30 +161,6 @@ impl<B: RequestBody> Connections<B> {
         }
         nest.clone()
     }
-}
-
-async fn answer_http1<B: RequestBody>(
-    response: Response<Incoming>,
-    link: Link<B>,
-    shelf: &Rc<Shelf<B>>,
-    outgoing: &Outgoing<'_>,
-    clock: Deadline,
-) -> Result<Answer<B>, SendError> {
-    let (mut head, incoming) = response.into_parts();
-    let asked = outgoing.upgrade.then_some(outgoing.headers);
-    if let Err(bad) = answer::check(&mut head, asked) {
-        return Err(SendError::new(SendErrorKind::BadResponse(bad), true));
-    }
-    if head.status.is_informational() {
-        head.extensions.clear();
-        let upgraded = link.upgraded(&clock, outgoing.first_byte).await?;
-        return Ok(Answer { response: Response::from_parts(head, UpstreamBody::empty()), upgraded: Some(upgraded) });
-    }
-    if head.version == Version::HTTP_10 {
-        link.wire.retire();
-    }
-    let body = UpstreamBody::new(incoming, Lease::Http1(link, shelf.clone()), clock, outgoing.idle);
-    Ok(Answer { response: Response::from_parts(head, body), upgraded: None })
 }
 
 /// A target's id is a hash already.

@@ -80,6 +80,9 @@ pub enum BadResponse {
     /// A `Content-Length` that is no number, or several that differ.
     #[error("an invalid Content-Length")]
     ContentLength,
+    /// Interim answers without end.
+    #[error("interim answers without end")]
+    EndlessInterim,
     /// A 101 nobody asked for, or to a protocol nobody asked for.
     #[error("an unasked 101 Switching Protocols")]
     UnaskedSwitch,
@@ -119,21 +122,6 @@ impl fmt::Display for SendError {
 impl Error for SendError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|error| error as _)
-    }
-}
-
-/// A request that was not answered: why, and its body if it can still be used.
-#[derive(Debug)]
-pub struct Failure<B> {
-    /// Why.
-    pub error: SendError,
-    /// The body as it was handed in, where none of it has been taken.
-    pub body: Option<B>,
-}
-
-impl<B> Failure<B> {
-    pub(super) fn new(error: SendError, body: Option<B>) -> Self {
-        Failure { error, body }
     }
 }
 

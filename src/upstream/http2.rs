@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
@@ -19,8 +20,7 @@ use tokio::sync::Notify;
 
 use super::connect::connect;
 use super::connections::{HEAD_SIZE, Outgoing};
-use super::error::{self, BadResponse, Failure, SendError, SendErrorKind};
-use super::http1::first_byte;
+use super::error::{self, BadResponse, SendError, SendErrorKind};
 use super::io::Watched;
 use super::outflow::{Outflow, RequestBody};
 use super::target::Target;
@@ -221,11 +221,8 @@ pub(super) async fn send<B: RequestBody>(
     outgoing: &Outgoing<'_>,
     body: B,
     clock: &Deadline,
-) -> Result<(Response<Incoming>, Stream<B>), Failure<B>> {
-    let mut stream = match bundle.stream(target, clock).await {
-        Ok(stream) => stream,
-        Err(error) => return Err(Failure::new(error, Some(body))),
-    };
+) -> Result<(Response<Incoming>, Stream<B>), SendError> {
+    let mut stream = bundle.stream(target, clock).await?;
     let mut request = request(target, outgoing, Outflow::new(body, stream.wire.clone()));
     for tried in 1.. {
         let answer = stream.shared.sender.clone().try_send_request(request);
@@ -235,25 +232,48 @@ pub(super) async fn send<B: RequestBody>(
             Err(late) => {
                 // The connection itself may be dead: whoever comes next gets another one.
                 stream.shared.retired.set(true);
-                return Err(Failure::new(SendError::new(late, true), None));
+                return Err(SendError::new(late, true));
             }
         };
         let Some(unsent) = error.take_message() else {
-            return Err(Failure::new(explain(error.into_error(), &stream.wire), None));
+            return Err(explain(error.into_error(), &stream.wire));
         };
         stream.shared.retired.set(true);
         if tried == TRIES {
-            let error = SendError::new(SendErrorKind::ClosedEarly, false).because(error.into_error());
-            return Err(Failure::new(error, Some(unsent.into_body().into_body())));
+            return Err(SendError::new(SendErrorKind::ClosedEarly, false).because(error.into_error()));
         }
         request = unsent;
-        stream = match bundle.stream(target, clock).await {
-            Ok(stream) => stream,
-            Err(error) => return Err(Failure::new(error, Some(request.into_body().into_body()))),
-        };
+        stream = bundle.stream(target, clock).await?;
         request.body_mut().attach(stream.wire.clone());
     }
     unreachable!("the last try returns")
+}
+
+/// Waits for an answer while the clock of [`Wire::overdue`] runs.
+async fn first_byte<F: Future>(
+    answer: F,
+    clock: &Deadline,
+    wire: &Wire,
+    limit: Option<Duration>,
+) -> Result<F::Output, SendErrorKind> {
+    let mut answer = std::pin::pin!(answer);
+    let mut progress = wire.progress();
+    clock.set_after(limit);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        // Without a bound the clock, which is not set, is waited for all the same: at the end of a drain it wakes us.
+        let Some(limit) = limit else { return clock.poll_expired(cx).map(|()| Err(SendErrorKind::FirstByteTimeout)) };
+        while clock.poll_expired(cx).is_ready() {
+            match wire.overdue(limit, &mut progress) {
+                Ok(until) => clock.set(until),
+                Err(late) => return Poll::Ready(Err(late)),
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 fn request<B: RequestBody>(target: &Target, outgoing: &Outgoing<'_>, body: Outflow<B>) -> Request<Outflow<B>> {

@@ -9,13 +9,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 use super::wire::Wire;
-use crate::socket::Socket;
+use crate::socket::{Peek, Socket};
 
 /// A connection ready to carry HTTP.
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
+}
+
+impl Stream {
+    /// Whether the other side has neither closed nor said anything unasked; asks the system.
+    pub(super) fn is_silent(&self) -> bool {
+        match self {
+            Stream::Plain(socket) => socket.peek() == Peek::Nothing,
+            // TLS has things of its own to say at any time.
+            Stream::Tls(stream) => stream.get_ref().0.peek() != Peek::Closed,
+        }
+    }
 }
 
 /// Calls a poll function of whichever stream it is.
@@ -70,22 +81,11 @@ impl Watched {
     pub(super) fn new(stream: Stream, wire: Rc<Wire>) -> Self {
         Watched { stream, wire }
     }
-
-    pub(super) fn into_stream(self) -> Stream {
-        self.stream
-    }
 }
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) => match self.wire.read(&buf.filled()[before..]) {
-                Ok(()) => Poll::Ready(Ok(())),
-                Err(error) => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error))),
-            },
-            other => other,
-        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 

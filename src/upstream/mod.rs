@@ -31,7 +31,7 @@ mod tests;
 
 pub use body::{BodyError, BodyErrorKind, UpstreamBody};
 pub use connections::{Answer, Connections, Outgoing};
-pub use error::{BadResponse, Failure, SendError, SendErrorKind};
+pub use error::{BadResponse, SendError, SendErrorKind};
 pub use http1::Upgraded;
 pub use outflow::RequestBody;
 pub use probe::{InvalidProbe, Probe, ProbeFailure, probe};

@@ -47,10 +47,6 @@ impl<B: Body> Outflow<B> {
         }
     }
 
-    pub(super) fn into_body(self) -> B {
-        self.body
-    }
-
     fn note(&mut self, frame: &Frame<Bytes>) {
         self.wire.set_flow(Flow::Sending);
         let Some(bytes) = frame.data_ref() else {

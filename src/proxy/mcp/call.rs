@@ -78,10 +78,9 @@ impl Talk {
                 self.tell(slot.went(Outcome::Good, now), slot);
                 Ok(Got { head, read: Bytes::new(), rest: Some(body), broken: false })
             }
-            Err(failure) => {
-                let kind = failure.error.kind;
+            Err(error) => {
                 self.tell(slot.went(Outcome::Bad, now), slot);
-                Err(kind)
+                Err(error.kind)
             }
         }
     }

@@ -41,7 +41,7 @@ async fn any_bytes_at_all_end_a_request() {
     }
 }
 
-async fn outcome_of_bytes(result: Result<Answer<Sent>, Failure<Sent>>) {
+async fn outcome_of_bytes(result: Result<Answer<Sent>, SendError>) {
     if let Ok(answer) = result {
         let _ = answer.response.into_body().collect().await;
     }

@@ -4,6 +4,7 @@ mod answers;
 mod chaos;
 mod http1;
 mod http2;
+mod judge;
 mod probe;
 mod tls;
 mod tunnel;
@@ -74,7 +75,7 @@ impl Ask {
         Ask { method, ..self }
     }
 
-    async fn over(self, side: &Side, target: &Arc<Target>) -> Result<Answer<Sent>, Failure<Sent>> {
+    async fn over(self, side: &Side, target: &Arc<Target>) -> Result<Answer<Sent>, SendError> {
         let path = PathAndQuery::from_static(self.path);
         let outgoing = Outgoing {
             method: &self.method,
@@ -89,8 +90,8 @@ impl Ask {
 }
 
 /// Status and body, or what went wrong in words.
-async fn outcome(result: Result<Answer<Sent>, Failure<Sent>>) -> Result<(u16, String), String> {
-    let answer = result.map_err(|failure| failure.error.kind.to_string())?;
+async fn outcome(result: Result<Answer<Sent>, SendError>) -> Result<(u16, String), String> {
+    let answer = result.map_err(|error| error.kind.to_string())?;
     let status = answer.response.status().as_u16();
     let body = answer.response.into_body().collect().await.map_err(|error| error.to_string())?;
     Ok((status, String::from_utf8(body.to_bytes().to_vec()).unwrap()))

@@ -1,0 +1,350 @@
+//! One connection to an upstream: a request goes out on it, an answer comes in, one after the other.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::CONNECTION;
+use http::response::Parts;
+use http::{Method, StatusCode, Version};
+use tokio::io::AsyncReadExt;
+use tokio::task::AbortHandle;
+
+use super::decode::{Decoder, Length, Piece};
+use super::response::read_head;
+use super::upload::{Broke, Upload};
+use crate::sweep::{Deadline, Sweep};
+use crate::upstream::answer::{self, Kind};
+use crate::upstream::connections::{HEAD_SIZE, Outgoing};
+use crate::upstream::error::{self, BadResponse, SendError, SendErrorKind};
+use crate::upstream::io::Stream;
+use crate::upstream::outflow::RequestBody;
+use crate::upstream::wire::overdue;
+
+/// A connection, shared by whoever reads the answer and whoever still sends the request.
+pub(in crate::upstream) struct Link<B> {
+    pub(super) inner: RefCell<Inner<B>>,
+    /// The task that sends the rest of a request whose answer has begun.
+    pub(super) sender: RefCell<Option<AbortHandle>>,
+    /// All of the answer has come.
+    pub(super) answered: Cell<bool>,
+}
+
+pub(super) struct Inner<B> {
+    pub(super) stream: Stream,
+    pub(super) upload: Upload<B>,
+    decoder: Decoder,
+    /// Read and not yet used.
+    input: Bytes,
+    /// Requests so far.
+    requests: u64,
+    /// Whether another request may follow.
+    reusable: bool,
+    /// Interim answers to the present request.
+    interim: u32,
+    /// Whoever waits for more of the answer.
+    reader: Option<Waker>,
+}
+
+/// Interim answers to one request; more are no answer.
+const MOST_INTERIM: u32 = 100;
+
+thread_local! {
+    /// Where this thread reads: a connection that waits holds no buffer.
+    static BLOCK: RefCell<BytesMut> = RefCell::default();
+}
+
+/// Read at once.
+const BLOCK_SIZE: usize = 128 << 10;
+/// Read at once through TLS, whose reader clears the whole space beforehand.
+const TLS_BLOCK: usize = 32 << 10;
+/// What is copied out of the block; more is split off, so that the block is used up.
+const COPIED: usize = 16 << 10;
+
+/// Reads once; how much came is in the block.
+fn poll_read(stream: &mut Stream, cx: &mut Context<'_>, block: &mut BytesMut) -> Poll<io::Result<usize>> {
+    let most = if matches!(stream, Stream::Plain(_)) { BLOCK_SIZE } else { TLS_BLOCK };
+    block.reserve(most);
+    let mut space = block.limit(most);
+    pin!(stream.read_buf(&mut space)).poll(cx)
+}
+
+/// Takes what is in the block.
+fn take(block: &mut BytesMut) -> Bytes {
+    if block.len() > COPIED {
+        return block.split().freeze();
+    }
+    let bytes = Bytes::copy_from_slice(block);
+    block.clear();
+    bytes
+}
+
+/// An answer's head, and what kind of answer it is.
+pub(super) struct Head {
+    pub(super) parts: Parts,
+    /// It is a 101 that was asked for.
+    pub(super) switches: bool,
+}
+
+impl<B: RequestBody> Link<B> {
+    pub(super) fn new(stream: Stream) -> Rc<Self> {
+        Rc::new(Link {
+            inner: RefCell::new(Inner {
+                stream,
+                upload: Upload::none(),
+                decoder: Decoder::Known(0),
+                input: Bytes::new(),
+                requests: 0,
+                reusable: true,
+                interim: 0,
+                reader: None,
+            }),
+            sender: RefCell::default(),
+            answered: Cell::new(false),
+        })
+    }
+
+    /// Sends the request and waits for its answer's head.
+    ///
+    /// `progress` is [`Upload::progress`] as the clock last saw it.
+    pub(super) async fn exchange(
+        &self,
+        outgoing: &Outgoing<'_>,
+        clock: &Deadline,
+        sweep: &Sweep,
+    ) -> Result<Head, SendError> {
+        let mut progress = 0;
+        clock.set_after(outgoing.first_byte);
+        poll_fn(|cx| {
+            let inner = &mut *self.inner.borrow_mut();
+            if let Poll::Ready(head) = inner.poll_head(cx, outgoing, sweep) {
+                return Poll::Ready(head);
+            }
+            // Without a bound the clock, which is not set, is waited for all the same: at the end of a drain it wakes us.
+            while clock.poll_expired(cx).is_ready() {
+                let late = outgoing.first_byte.map_or(Err(SendErrorKind::FirstByteTimeout), |limit| {
+                    overdue(sweep.now(), limit, inner.upload.flow, inner.upload.progress(), &mut progress)
+                });
+                match late {
+                    Ok(until) => clock.set(until),
+                    Err(late) => return Poll::Ready(Err(inner.failed(late))),
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl<B: RequestBody> Inner<B> {
+    /// The next request begins.
+    pub(super) fn begin(&mut self, upload: Upload<B>) {
+        self.upload = upload;
+        self.requests += 1;
+        self.interim = 0;
+    }
+
+    /// Whether a request was sent here before the present one.
+    pub(super) fn is_reused(&self) -> bool {
+        self.requests > 1
+    }
+
+    /// An error of the present request.
+    pub(super) fn failed(&self, kind: SendErrorKind) -> SendError {
+        let answered = !self.input.is_empty() || self.interim > 0;
+        SendError::new(kind, self.upload.written > 0).on_reused(self.is_reused() && !answered)
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        outgoing: &Outgoing<'_>,
+        sweep: &Sweep,
+    ) -> Poll<Result<Head, SendError>> {
+        let mut broken = None;
+        if !self.upload.is_sent() {
+            match self.upload.poll(cx, &mut self.stream, || sweep.now()) {
+                Poll::Ready(Err(Broke::Body(error))) => {
+                    return Poll::Ready(Err(self.failed(SendErrorKind::RequestBody).because(error)));
+                }
+                // It may have answered before it closed.
+                Poll::Ready(Err(Broke::Connection(error))) => broken = Some(error),
+                _ => {}
+            }
+        }
+        BLOCK.with_borrow_mut(|block| {
+            loop {
+                block.clear();
+                block.extend_from_slice(&self.input);
+                let read = match (poll_read(&mut self.stream, cx, block), broken.take()) {
+                    (Poll::Ready(Ok(read)), _) if read > 0 => read,
+                    (Poll::Ready(Err(error)), _) | (_, Some(error)) => {
+                        let kind = error::open(&error);
+                        return Poll::Ready(Err(self.failed(kind).because(error)));
+                    }
+                    (Poll::Ready(Ok(_)), None) => return Poll::Ready(Err(self.failed(SendErrorKind::ClosedEarly))),
+                    (Poll::Pending, None) => return Poll::Pending,
+                };
+                // Only a line's end can make a head complete.
+                let new = &block[block.len() - read..];
+                if memchr::memchr(b'\n', new).is_none() && block.len() < HEAD_SIZE {
+                    self.input = take(block);
+                    continue;
+                }
+                if let Some(head) = self.read_heads(block, outgoing).map_err(|bad| {
+                    let kind = SendErrorKind::BadResponse(bad);
+                    SendError::new(kind, true)
+                })? {
+                    return Poll::Ready(Ok(head));
+                }
+            }
+        })
+    }
+
+    /// Reads heads from the block until one is the answer's; what is behind it is kept, or all of it where there is none.
+    fn read_heads(&mut self, block: &mut BytesMut, outgoing: &Outgoing<'_>) -> Result<Option<Head>, BadResponse> {
+        loop {
+            let Some((mut parts, length, copied)) = read_head(block)? else {
+                self.input = take(block);
+                return Ok(None);
+            };
+            let asked = outgoing.upgrade.then_some(outgoing.headers);
+            let kind = answer::check(&mut parts, asked)?;
+            let behind = if copied.len() == block.len() {
+                block.clear();
+                copied.slice(length..)
+            } else {
+                let _ = block.split_to(length);
+                take(block)
+            };
+            match kind {
+                Kind::Interim => {
+                    self.interim += 1;
+                    if self.interim > MOST_INTERIM {
+                        return Err(BadResponse::EndlessInterim);
+                    }
+                    block.clear();
+                    block.extend_from_slice(&behind);
+                    if block.is_empty() {
+                        self.input = Bytes::new();
+                        return Ok(None);
+                    }
+                }
+                Kind::Switch => {
+                    self.input = behind;
+                    return Ok(Some(Head { parts, switches: true }));
+                }
+                Kind::Final(length) => {
+                    self.input = behind;
+                    self.settle(&parts, outgoing.method, length);
+                    return Ok(Some(Head { parts, switches: false }));
+                }
+            }
+        }
+    }
+
+    /// What the answer's head says of its body and of the connection.
+    fn settle(&mut self, parts: &Parts, method: &Method, length: Length) {
+        let bodiless =
+            *method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        self.decoder = if bodiless { Decoder::Known(0) } else { Decoder::new(length) };
+        let closes = parts.version != Version::HTTP_11 || parts.headers.get_all(CONNECTION).iter().any(says_close);
+        self.reusable = !closes && !self.decoder.may_end();
+    }
+
+    /// Whether all of the answer has been given out.
+    pub(super) fn is_over(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    pub(super) fn left(&self) -> Option<u64> {
+        self.decoder.left()
+    }
+
+    /// The next piece of the answer's body; nothing at its end.
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, PieceError>>> {
+        loop {
+            match self.decoder.next(&mut self.input) {
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Ok(None) if self.decoder.is_done() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(_) => return Poll::Ready(Some(Err(PieceError::Malformed))),
+            }
+            let read = BLOCK.with_borrow_mut(|block| {
+                block.clear();
+                let read = ready!(poll_read(&mut self.stream, cx, block))?;
+                self.input = take(block);
+                Poll::Ready(Ok(read))
+            });
+            match read {
+                Poll::Ready(Ok(0)) if self.decoder.may_end() => {
+                    self.decoder = Decoder::Known(0);
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0)) => return Poll::Ready(Some(Err(PieceError::Cut(None)))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(PieceError::Cut(Some(error))))),
+                Poll::Pending => {
+                    // Nobody else has any news where all has been sent.
+                    if !self.upload.is_sent() {
+                        self.reader = Some(cx.waker().clone());
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Wakes whoever waits for more of the answer.
+    pub(super) fn wake_reader(&mut self) {
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the next request may go out here: all was sent, all has come, nothing more is there, and nobody has closed.
+    pub(super) fn is_reusable(&mut self) -> bool {
+        self.reusable && self.upload.is_sent() && self.input.is_empty() && self.is_quiet()
+    }
+
+    /// Whether the upstream has neither closed nor said anything unasked, as far as is known without asking the system.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        BLOCK.with_borrow_mut(|block| {
+            block.clear();
+            poll_read(&mut self.stream, &mut cx, block).is_pending()
+        })
+    }
+
+    /// The same, and the system is asked: for what cannot be sent a second time.
+    pub(super) fn is_surely_quiet(&mut self) -> bool {
+        self.stream.is_silent() && self.is_quiet()
+    }
+
+    /// Whether the upstream has closed, or says something unasked, while the rest of a request goes out behind its answer.
+    pub(super) fn poll_disturbed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        BLOCK.with_borrow_mut(|block| {
+            block.clear();
+            poll_read(&mut self.stream, cx, block).map(drop)
+        })
+    }
+
+    /// The connection behind a 101, and what came with it.
+    pub(super) fn into_switched(self) -> (Stream, Bytes) {
+        (self.stream, self.input)
+    }
+}
+
+/// Why there is no next piece.
+pub(super) enum PieceError {
+    Cut(Option<io::Error>),
+    Malformed,
+}
+
+fn says_close(value: &http::HeaderValue) -> bool {
+    value.as_bytes().split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+}

@@ -225,6 +225,24 @@ async fn systemd_is_told_of_readiness_reloads_and_the_end() {
     assert!(proxy.ended().await.success());
 }
 
+/// What systemd itself thinks of the unit that comes with us: 0 is closed, 10 is open; below 2 it is "OK".
+#[test]
+fn the_service_is_hardened() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/tidegate.service");
+    let mut command = std::process::Command::new("systemd-analyze");
+    command.args(["security", "--offline=true", "--no-pager", "--threshold=20", unit]);
+    match command.output() {
+        Ok(output) => {
+            let told = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && told.contains("Overall exposure level"), "{told}{output:?}");
+        }
+        Err(error) => {
+            eprintln!("SKIPPED: systemd-analyze is not there: {error}");
+            assert!(std::env::var_os("TIDEGATE_TEST_ALL").is_none_or(|all| all != "1"), "{error}");
+        }
+    }
+}
+
 /// Hands a listening socket over as systemd does: as descriptor 3, named by the environment.
 fn hand_over(command: &mut Command, listener: &TcpListener) {
     let program = command.get_program().to_owned();

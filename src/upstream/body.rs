@@ -31,6 +31,8 @@ struct Open<B: RequestBody> {
     idle: Option<Duration>,
     /// Whether the clock runs for the present silence.
     waiting: bool,
+    /// It has broken off, and nobody has been told yet.
+    broken: Option<BodyError>,
 }
 
 /// What the body's bytes come over.
@@ -85,7 +87,7 @@ impl<B: RequestBody> UpstreamBody<B> {
 
     pub(super) fn new(source: Source<B>, clock: Deadline, idle: Option<Duration>) -> Self {
         let over = source.is_over();
-        UpstreamBody { open: (!over).then_some(Open { source, clock, idle, waiting: false }) }
+        UpstreamBody { open: (!over).then_some(Open { source, clock, idle, waiting: false, broken: None }) }
     }
 }
 
@@ -148,7 +150,17 @@ impl<B: RequestBody> Body for UpstreamBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(open) = &mut self.open else { return Poll::Ready(None) };
+        if let Some(error) = open.broken.take() {
+            self.open = None;
+            return Poll::Ready(Some(Err(error)));
+        }
         match open.source.poll(cx) {
+            // In one breath with what came before it, which shall go out first: a server that hears of an error forgets what it has not sent.
+            Poll::Ready(Some(Err(error))) if !open.waiting => {
+                open.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 open.waiting = false;
                 // At its end the connection goes back by itself.

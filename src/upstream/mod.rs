@@ -2,7 +2,7 @@
 //!
 //! [`Target`] says where one upstream is and how it is spoken to; it is immutable and lives in the snapshot. [`Connections`]
 //! belongs to one worker and never leaves its thread: it connects, keeps idle connections, sends and reads. All that knows of
-//! hyper is below this line, so that our own HTTP/1 client can take hyper's place without anybody above noticing.
+//! HTTP/1.1 (`http1`, ours) and HTTP/2 (`http2`, hyper's) is below this line.
 //!
 //! This room never chooses an upstream, never tries another one, and never edits headers beyond the framing of one message
 //! (`Content-Length`, `Transfer-Encoding`, and for HTTP/2 `Host`): those are the caller's decisions.

@@ -428,9 +428,11 @@ async fn calls_wait_for_a_server_that_is_late() {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(700)).await;
+    // Both: one of them may be ejected by now, and is left alone for a while.
     a.restart().await;
+    b.restart().await;
     for call in calls {
-        assert_eq!(text_of(&said(&call.await.unwrap())), "a");
+        assert!(["a", "b"].contains(&&*text_of(&said(&call.await.unwrap()))));
     }
 }
 

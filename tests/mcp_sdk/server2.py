@@ -22,29 +22,29 @@ logging.disable(logging.CRITICAL)
 subscribers = {}
 
 
-@server.tool()
+@server.tool(description="For a test")
 async def whoami() -> str:
     return replica.whoami()
 
 
-@server.tool()
+@server.tool(description="For a test")
 async def count(ctx: Context) -> str:
     session = (ctx.headers or {}).get("mcp-session-id", "none")
     replica.counters[session] += 1
     return str(replica.counters[session])
 
 
-@server.tool()
+@server.tool(description="For a test")
 async def add(a: float, b: float) -> str:
     return f"{a + b:g}"
 
 
-@server.tool()
+@server.tool(description="For a test")
 async def slow(seconds: float, ctx: Context, quiet: bool = False) -> str:
     return await replica.slow(seconds, ctx.report_progress, quiet)
 
 
-@server.tool()
+@server.tool(description="For a test")
 async def echo(text: str) -> str:
     return str(len(text))
 
@@ -57,23 +57,23 @@ async def ask() -> Elicit[Colour]:
     return Elicit("Which colour?", Colour)
 
 
-@server.tool()
+@server.tool(description="For a test")
 async def elicit(answer: Annotated[Colour, Resolve(ask)]) -> str:
     return answer.colour
 
 
-@server.tool()
+@server.tool(description="For a test")
 async def polled(ctx: Context) -> str:
     await ctx.close_sse_stream()
     return await replica.slow(0.3, ctx.report_progress, quiet=True)
 
 
-@server.tool()
+@server.tool(description="For a test")
 async def touch(uri: str) -> str:
     return str(await tell(uri))
 
 
-@server.tool()
+@server.tool(description="For a test")
 async def fail() -> str:
     raise ValueError("this tool fails")
 

@@ -19,7 +19,7 @@ class Tally {
         Object.assign(this, { ok: 0, failed: 0, errors: [], texts: {}, slowest: 0 });
     }
 
-    async of(future, good = (_, bad) => !bad) {
+    async of(future, good = (_, bad) => !bad, patience = PATIENCE) {
         const begun = performance.now();
         let timer;
         const late = new Promise((_, refuse) => (timer = setTimeout(() => refuse(new Error('timed out')), PATIENCE)));
@@ -94,7 +94,8 @@ const commands = {
             const texts = new Set();
             for (let number = 0; number < (given.times ?? 1); number += 1) {
                 const good = given.text ? text => text === given.text : (_, bad) => !bad;
-                texts.add(await tally.of(session.call(given.tool, given.arguments ?? {}), good));
+                const call = session.call(given.tool, given.arguments ?? {});
+                texts.add(await tally.of(call, good, given.patience));
             }
             return texts.size === 1 && !texts.has(undefined);
         });

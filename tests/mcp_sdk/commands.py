@@ -3,12 +3,12 @@
 The same words are understood by client1.py, client2.py (Python SDK 1.x and 2.x) and client.mjs (TypeScript SDK):
 
     {"do": "open", "count": 24}                       open so many sessions more; "mode", "headers", "gap"
-    {"do": "call", "tool": "whoami", "times": 6}      on each session, all sessions at once; "arguments"
+    {"do": "call", "tool": "whoami", "times": 6}      on each session, all sessions at once; "arguments", "text", "patience"
     {"do": "list", "times": 1}                        tools/list
     {"do": "progress", "seconds": 2}                  a slow call with progress; the widest gap
     {"do": "cancel"}                                  begin a slow call, give it up once it runs
     {"do": "listen", "uris": [...]}                   subscribe to changes
-    {"do": "heard"}                                   what has been heard of since
+    {"do": "heard"}                                   what has been heard of since, and which streams were lost
     {"do": "load", "tool": "add"} … {"do": "rest"}    call without pause until told to rest
     {"do": "tasks", "count": 20}                      create tasks, poll them, fetch their results
     {"do": "close"}                                   end all sessions
@@ -84,10 +84,10 @@ class Tally:
         self.texts = Counter()
         self.slowest = 0.0
 
-    async def of(self, future, good=lambda text, bad: not bad):
+    async def of(self, future, good=lambda text, bad: not bad, patience=PATIENCE):
         begun = time.monotonic()
         try:
-            text, bad = await asyncio.wait_for(future, PATIENCE)
+            text, bad = await asyncio.wait_for(future, patience)
         except Exception as error:
             self.fail(told(error))
             return None
@@ -151,7 +151,7 @@ class Commands:
             for _ in range(given.get("times", 1)):
                 call = held.session.call(given["tool"], given.get("arguments", {}))
                 good = (lambda text, bad: text == wanted) if wanted else (lambda text, bad: not bad)
-                texts.add(await tally.of(call, good))
+                texts.add(await tally.of(call, good, given.get("patience", PATIENCE)))
             return len(texts) == 1 and None not in texts
 
         steady = sum(await asyncio.gather(*[each(held) for held in self.chosen(given)]))

@@ -21,6 +21,7 @@ def options():
     parser.add_argument("--name", default="replica")
     parser.add_argument("--json", action="store_true", help="answer with JSON where an event stream is not needed")
     parser.add_argument("--everything", action="store_true", help="what the conformance suite asks for")
+    parser.add_argument("--stdio", action="store_true", help="on standard input and output instead of a port")
     return parser.parse_args()
 
 

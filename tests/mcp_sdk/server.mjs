@@ -7,6 +7,7 @@ const express = require('express');
 const { z } = require('zod');
 const { McpServer } = sdk('server/mcp');
 const { StreamableHTTPServerTransport } = sdk('server/streamableHttp');
+const { StdioServerTransport } = sdk('server/stdio');
 const { localhostHostValidation } = sdk('server/middleware/hostHeaderValidation');
 const { isInitializeRequest, ElicitResultSchema, SubscribeRequestSchema, UnsubscribeRequestSchema } = sdk('types');
 const { InMemoryTaskStore, InMemoryTaskMessageQueue } = sdk('experimental/tasks/stores/in-memory');
@@ -16,6 +17,7 @@ const { values: given } = parseArgs({
     options: {
         port: { type: 'string', default: '0' },
         name: { type: 'string', default: 'replica' },
+        stdio: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
     },
 });
@@ -170,5 +172,9 @@ app.all('/mcp', async (request, response) => {
     }
     await transport.handleRequest(request, response, request.body);
 });
-const listener = app.listen(Number(given.port), '127.0.0.1', () =>
-    console.log(JSON.stringify({ ready: listener.address().port })));
+if (given.stdio) {
+    await newServer().connect(new StdioServerTransport());
+} else {
+    const listener = app.listen(Number(given.port), '127.0.0.1', () =>
+        console.log(JSON.stringify({ ready: listener.address().port })));
+}

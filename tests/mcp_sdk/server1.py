@@ -4,9 +4,11 @@ import contextlib
 import warnings
 from weakref import WeakKeyDictionary, WeakSet
 
+import anyio
 import mcp.types as types
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.sse import SseServerTransport
+from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyUrl
@@ -161,6 +163,11 @@ async def on_sse(request):
     return Response()
 
 
+async def on_stdio():
+    async with stdio_server() as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
+
+
 @contextlib.asynccontextmanager
 async def lifespan(_):
     async with manager.run():
@@ -172,5 +179,8 @@ class OnMcp:
         await manager.handle_request(scope, receive, send)
 
 
+if given.stdio:
+    anyio.run(on_stdio)
+    raise SystemExit
 routes = [Route("/mcp", OnMcp()), Route("/sse", on_sse), Mount("/messages/", sse.handle_post_message)]
 serve(replica.wrap(Starlette(routes=routes, lifespan=lifespan), touch), given.port)

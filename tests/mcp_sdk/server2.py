@@ -120,6 +120,9 @@ if given.everything:
     import everything
 
     everything.add_to(server)
+if given.stdio:
+    server.run("stdio")
+    raise SystemExit
 app = server.streamable_http_app(
     event_store=Events(given.name),
     json_response=given.json,

@@ -1,4 +1,5 @@
 //! Replicas and clients made with the real SDKs, as child processes that end with what holds them.
+#![allow(dead_code, unreachable_pub)] // As in `support`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

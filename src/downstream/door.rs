@@ -38,6 +38,8 @@ pub struct Door<A> {
     sweep: Rc<Sweep>,
     roster: Rc<Roster>,
     closing: Cell<bool>,
+    /// Nothing else will listen there: whoever calls is better refused at once.
+    last: Cell<bool>,
     closed: Cell<bool>,
     /// Who gets the socket when this one closes.
     heir: RefCell<Option<Rc<Door<A>>>>,
@@ -64,6 +66,7 @@ impl<A: Application> Door<A> {
             sweep,
             roster: Rc::default(),
             closing: Cell::new(false),
+            last: Cell::new(false),
             closed: Cell::new(false),
             heir: RefCell::default(),
             waiting: RefCell::default(),
@@ -88,8 +91,11 @@ impl<A: Application> Door<A> {
         self.wake();
     }
 
-    /// Stops accepting, and ends the connections: idle ones now, busy ones behind their answer, streams and tunnels at `until`.
+    /// Stops accepting at once, and ends the connections: idle ones now, busy ones behind their answer, streams and tunnels at `until`.
+    ///
+    /// For the end of the process: who calls from now on is refused, so that it can go elsewhere without delay.
     pub fn drain(&self, until: Moment) {
+        self.last.set(true);
         self.close();
         self.roster.drain(until);
     }
@@ -193,7 +199,7 @@ impl<A: Application> Door<A> {
 
     /// Takes what has connected already or is about to, and closes the socket.
     async fn take_rest(&self, listener: Listener) {
-        if listener.refuse_new() {
+        if !self.last.get() && listener.refuse_new() {
             let until = self.sweep.deadline();
             until.set_after(Some(LAST_HANDSHAKES));
             while let Ok(next) = until.bound(listener.accept()).await {

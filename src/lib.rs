@@ -26,6 +26,8 @@ pub mod route;
 
 pub mod scale;
 
+pub mod mcp;
+
 pub mod config;
 
 pub mod telemetry;

@@ -94,6 +94,12 @@ pub struct UpstreamStatus {
     pub since_seconds: f64,
     /// Requests in progress.
     pub in_flight: u64,
+    /// Event streams of MCP clients that are open; they are no load.
+    #[serde(default)]
+    pub streams: u64,
+    /// MCP sessions that are there, as far as this proxy knows.
+    #[serde(default)]
+    pub sessions: u64,
     /// The weight it has now: slow start applied, 0 where it takes nothing.
     pub weight: f64,
     /// Its weight as configured, or as set through the API.

@@ -14,6 +14,7 @@ mod fuzz;
 #[cfg(test)]
 mod golden;
 pub mod hpa;
+mod mcp;
 pub mod model;
 mod native;
 mod near;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use super::mcp::*;
 pub use super::scaling::*;
 use super::section::{MILLISECOND, section};
 pub use super::setting::{
@@ -41,6 +42,8 @@ section! {
         listener: BTreeMap<String, Listener> = BTreeMap::new(),
         /// What holds for the scalers of all pools.
         scaler: Scalers = Scalers::default(),
+        /// What holds for all pools of MCP servers.
+        mcp: Mcp = Mcp::default(),
         /// Upstreams that can stand in for one another.
         pool: BTreeMap<String, Pool> = BTreeMap::new(),
         /// Which requests go where.
@@ -161,6 +164,8 @@ section! {
 section! {
     /// Interchangeable upstreams behind one name.
     pub struct Pool ("pool.NAME") {
+        /// `"http"`, or `"mcp"` for MCP servers: sessions stay where they are and survive their upstream, streams are kept alive, errors are JSON-RPC.
+        kind: PoolKind = PoolKind::Http,
         /// `"round_robin"`, `"weighted"` (smooth weighted round robin), `"least_connections"`, `"ewma"` (latency × load), `"random"` (better of two), `"hash"` (consistent) or `"first"` (the first with room). All of them honour weights.
         balance: Algorithm = Algorithm::RoundRobin,
         /// What `"hash"` hashes: `"client"`, `"uri"`, `"path"`, `"header:NAME"`, `"cookie:NAME"` or `"query:NAME"`.
@@ -203,6 +208,16 @@ section! {
         idle_timeout: Duration = Duration::from_secs(60),
         /// How long a removed or draining upstream may go on with what it has; then it is cut.
         drain_timeout: Duration = Duration::from_secs(300),
+        /// With `kind = "mcp"`: a session whose upstream is gone, or no longer knows it: `"reinit"` (it is initialized again elsewhere, unseen) or `"404"` (its client is told).
+        session_loss: SessionLoss = SessionLoss::Reinit,
+        /// With `kind = "mcp"`: how sessions leave an upstream that drains.
+        drain: McpDrain = McpDrain::default(),
+        /// With `kind = "mcp"`: event streams get a comment after so much silence, so that nobody on the way cuts them.
+        keepalive: Duration [Duration::from_millis(100)..] = Duration::from_secs(15),
+        /// With `kind = "mcp"`: limits for each client and tool.
+        limit: Vec<McpLimit> = vec![],
+        /// With `kind = "mcp"`: lists that say how long they hold are kept.
+        list_cache: McpCache = McpCache::default(),
     }
 }
 
@@ -223,7 +238,7 @@ section! {
 section! {
     /// An active health check.
     pub struct HealthCheck ("pool.NAME.health", short kind) {
-        /// `"http"` or `"tcp"` (a connection is enough).
+        /// `"http"`, `"tcp"` (a connection is enough) or `"mcp"` (asks `server/discover` at `path`, `/mcp` unless given; any JSON-RPC answer is good).
         kind: CheckKind = CheckKind::Http,
         /// The path asked for.
         path: String = "/".to_owned(),

@@ -40,6 +40,14 @@ section! {
     }
 }
 
+impl Scalers {
+    /// Where state is kept: as configured, else where systemd wants it, else in `base`, the configuration's own folder.
+    pub fn state_folder(&self, base: &std::path::Path) -> PathBuf {
+        let systemd = || std::env::var_os("STATE_DIRECTORY").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        self.state.clone().or_else(systemd).unwrap_or_else(|| base.join("tidegate-state"))
+    }
+}
+
 section! {
     /// Leader election on something that is there already.
     pub struct Leader ("scaler.leader", short kind) {

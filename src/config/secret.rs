@@ -3,7 +3,7 @@
 /// Whether the value at this way through the tables is a secret: tokens, keys, and headers and environment variables that carry credentials.
 pub(crate) fn is_secret(way: &[&str]) -> bool {
     match way {
-        ["admin", "token"] | ["scaler", "peer_token"] => true,
+        ["admin", "token"] | ["scaler", "peer_token"] | ["mcp", "keys", ..] => true,
         ["scaler", "leader", "redis"] | ["scaler", "notify", "secret"] | ["pool", _, "scaler", "webhook", "secret"] => {
             true
         }
@@ -28,6 +28,7 @@ mod tests {
     #[test]
     fn tokens_and_credentials_are_secrets() {
         assert!(is_secret(&["admin", "token"]));
+        assert!(is_secret(&["mcp", "keys"]));
         assert!(is_secret(&["route", "request_headers", "set", "Authorization"]));
         assert!(is_secret(&["pool", "a", "health", "headers", "X-Api-Key"]));
         assert!(is_secret(&["scaler", "leader", "redis"]));

@@ -124,6 +124,8 @@ pub enum CheckKind {
     Http,
     /// Connects.
     Tcp,
+    /// Asks an MCP server `server/discover`, which changes nothing; any JSON-RPC answer is good, whatever it says.
+    Mcp,
 }
 
 /// What an upstream is before its first health check.

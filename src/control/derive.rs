@@ -1,5 +1,6 @@
 //! From a configuration to the tables of a snapshot. Everything that can still be refused is refused here, before anything changes.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,8 +9,10 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use super::listeners::Listeners;
+use super::sealing_key;
 use crate::config::{self, Config, model};
 use crate::limit::{self, Limiter};
+use crate::mcp::Keys;
 use crate::proxy::pages::{Page, Pages, content_type};
 use crate::route::{self, HeaderEdit, Rewrite, Table, Template};
 use crate::snapshot::{Action, Listener, Route};
@@ -26,6 +29,10 @@ pub(super) struct Keep {
     /// The access log's writer.
     pub log: Arc<AccessLog>,
     limiters: HashMap<(String, usize), Arc<Limiter>>,
+    /// The folder of the configuration's file.
+    base: PathBuf,
+    /// What MCP session ids are sealed with where the configuration has no key.
+    made_key: OnceCell<Vec<u8>>,
 }
 
 /// The parts of a snapshot that come from the configuration alone.
@@ -43,14 +50,28 @@ pub(super) struct Derived {
     pub access_log: Option<Arc<Format>>,
     /// How each pool's upstreams are connected to.
     pub far: BTreeMap<String, Settings>,
+    /// What MCP session ids are sealed with.
+    pub keys: Arc<Keys>,
     limiters: HashMap<(String, usize), Arc<Limiter>>,
     log: Target,
 }
 
 impl Keep {
     /// Nothing to keep yet.
-    pub(super) fn new(registry: Arc<Registry>, log: Arc<AccessLog>) -> Self {
-        Keep { registry, log, limiters: HashMap::new() }
+    pub(super) fn new(registry: Arc<Registry>, log: Arc<AccessLog>, base: PathBuf) -> Self {
+        Keep { registry, log, limiters: HashMap::new(), base, made_key: OnceCell::new() }
+    }
+
+    /// What MCP session ids are sealed with: the configuration's keys, else one that is made once and kept.
+    fn keys(&self, config: &Config) -> Keys {
+        if !config.mcp.keys.is_empty() {
+            return Keys::derive(config.mcp.keys.iter().map(|key| key.expose().as_bytes()));
+        }
+        if config.pool.values().all(|pool| pool.kind == model::PoolKind::Http) {
+            return Keys::derive([]);
+        }
+        let made = self.made_key.get_or_init(|| sealing_key::kept(&config.scaler.state_folder(&self.base)));
+        Keys::derive([made.as_slice()])
     }
 
     /// Forgets idle clients, and writes down what the metrics page shows of limits.
@@ -116,6 +137,7 @@ pub(super) fn derive(
             pages: Arc::new(pages),
             access_log: format.map(Arc::new),
             far,
+            keys: Arc::new(keep.keys(config)),
             limiters,
             log: match &config.access_log.target {
                 model::LogTarget::Off => Target::Off,

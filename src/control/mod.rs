@@ -16,6 +16,7 @@ mod probing;
 mod reload;
 mod replicas;
 mod scaling;
+mod sealing_key;
 mod signal;
 mod start;
 mod state;

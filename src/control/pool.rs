@@ -393,7 +393,7 @@ impl PoolState {
         let mut cut = false;
         let crowd = self.crowd();
         for member in &mut self.members {
-            let running = member.upstream.load.in_flight();
+            let running = member.upstream.open();
             // A client that is stuck to it is between two requests, not gone: it may stay until the deadline.
             let stuck = || has_clients_stuck(&self.settings, &self.kept, &member.upstream, now);
             if running > 0 && member.overstays(now) && !stuck() {
@@ -425,6 +425,9 @@ impl PoolState {
         control.oldest_wait.set(queue.oldest().map_or(0.0, |since| now.since(since).as_secs_f64()));
         if let Some(sticky) = &self.settings.sticky {
             self.kept.learned.sweep(sticky.idle_timeout, now);
+        }
+        if let Some(mcp) = self.kept.mcp.get() {
+            mcp.sweep(now);
         }
         for member in &self.members {
             member.upstream.stats.control.ewma.set(member.upstream.load.ewma(now).as_secs_f64());
@@ -522,6 +525,10 @@ impl PoolState {
 
 /// Whether clients may come back to an upstream that they are stuck to. Who holds a cookie of ours nobody knows.
 fn has_clients_stuck(settings: &model::Pool, kept: &PoolKept, upstream: &Upstream, now: Moment) -> bool {
+    // A session moves only when its upstream's time is over, or at once where it is portable.
+    if settings.kind == model::PoolKind::Mcp {
+        return !settings.drain.portable && kept.mcp().sessions.at(upstream.identity) > 0;
+    }
     settings.sticky.as_ref().is_some_and(|sticky| {
         sticky.cookie.is_some() || kept.learned.leads_to(upstream.identity, sticky.idle_timeout, now)
     })

@@ -97,6 +97,7 @@ impl Control {
             targets: Default::default(),
             pages: derived.pages,
             access_log: derived.access_log,
+            keys: derived.keys,
         });
         let steps = self.listeners.commit(bound, &self.current.listeners);
         self.take_steps(steps);

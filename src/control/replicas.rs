@@ -31,8 +31,13 @@ pub(super) struct Made {
 /// A scaled pool's health check where none is configured: a connection is enough.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// A pool's settings with what a scaler cannot do without: a queue, and a health check.
+/// A pool's settings with what a scaler cannot do without: a queue, and a health check; and with its own word for the end of drains.
 pub(super) fn completed(settings: Arc<model::Pool>) -> Arc<model::Pool> {
+    if let Some(deadline) = settings.drain.deadline.filter(|deadline| *deadline != settings.drain_timeout) {
+        let mut settings = (*settings).clone();
+        settings.drain_timeout = deadline;
+        return completed(Arc::new(settings));
+    }
     if settings.scaler.is_none() || (settings.queue.is_some() && settings.health.is_some()) {
         return settings;
     }
@@ -51,7 +56,7 @@ pub(super) fn unchecked(policy: &Policy, now: Moment) -> Standing {
 
 /// Whether nothing is left of a replica that could be waited for.
 pub(super) fn is_done(member: &MemberState) -> bool {
-    member.standing.state() == State::Drained || member.upstream.load.in_flight() == 0
+    member.standing.state() == State::Drained || member.upstream.open() == 0
 }
 
 impl PoolState {

@@ -170,7 +170,7 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
     let registry = Registry::new(workers, config.admin.max_series, Refusal::LABELS);
     let log = AccessLog::start(Target::Off, registry.log.clone())
         .map_err(|error| StartError::Machine(format!("cannot start the access log: {error}")))?;
-    let mut keep = Keep::new(registry.clone(), log);
+    let mut keep = Keep::new(registry.clone(), log, options.file.parent().map(PathBuf::from).unwrap_or_default());
     let mut listeners = Listeners::new(workers);
     let now = Clock::now();
     let refused = |problems: Vec<String>| StartError::Machine(problems.join("\n"));
@@ -190,6 +190,7 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
         targets: Default::default(),
         pages: derived.pages,
         access_log: derived.access_log,
+        keys: derived.keys,
     });
     let mut watched = Watched::new();
     if options.watch {

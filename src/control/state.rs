@@ -23,7 +23,7 @@ use super::workers::WorkerThread;
 use crate::admin::model::{UpstreamStatus, Verdict};
 use crate::admin::{self, Change, ChangeError};
 use crate::scaler::engine::{ScalerLine, Scalers};
-use crate::snapshot::{Cell, Pool, Snapshot, Upstream};
+use crate::snapshot::{Cell, Member, Pool, Snapshot, Upstream};
 use crate::telemetry;
 use crate::types::{Bind, Clock, Moment};
 use crate::upstream::Resolution;
@@ -205,11 +205,12 @@ impl Control {
         tell(state.operate(upstream, change, now)?);
         // Whoever asked finds it done.
         self.publish_if_changed(now);
-        let found = self.current.pools.iter().filter(|known| &*known.name == pool).flat_map(|pool| &pool.members);
-        let member =
-            found.into_iter().find(|member| &*member.upstream.address == upstream || member.configured == upstream);
+        let found = self.current.pools.iter().filter(|known| &*known.name == pool);
+        let named =
+            |member: &&Member| &*member.upstream.address == upstream || member.configured == upstream;
+        let found = found.filter_map(|pool| Some((pool, pool.members.iter().find(named)?))).next();
         let gone = || ChangeError::NoUpstream { pool: pool.to_owned(), upstream: upstream.to_owned() };
-        member.map(|member| status::upstream(member, now)).ok_or_else(gone)
+        found.map(|(pool, member)| status::upstream(pool, member, now)).ok_or_else(gone)
     }
 
     async fn look_at_files(&mut self, now: Moment) {

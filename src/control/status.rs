@@ -56,12 +56,12 @@ fn pool_status(pool: &Pool, now: Moment) -> PoolStatus {
         name: pool.name.to_string(),
         balance: pool.settings.balance.to_string(),
         panic: pool.panicking,
-        upstreams: pool.members.iter().map(|member| upstream(member, now)).collect(),
+        upstreams: pool.members.iter().map(|member| upstream(pool, member, now)).collect(),
     }
 }
 
 /// How one upstream is.
-pub(super) fn upstream(member: &Member, now: Moment) -> UpstreamStatus {
+pub(super) fn upstream(pool: &Pool, member: &Member, now: Moment) -> UpstreamStatus {
     let known = &member.upstream;
     let requests: u64 = known.stats.sum(|lane| lane.requests.values().iter().sum::<u64>());
     let answered_badly: u64 = known.stats.sum(|lane| lane.requests.values().last().copied().unwrap_or(0));
@@ -72,6 +72,8 @@ pub(super) fn upstream(member: &Member, now: Moment) -> UpstreamStatus {
         reason: member.reason.clone(),
         since_seconds: now.since(member.since).as_secs_f64(),
         in_flight: u64::from(known.load.in_flight()),
+        streams: u64::from(known.streams.load(std::sync::atomic::Ordering::Relaxed)),
+        sessions: pool.kept.mcp.get().map_or(0, |mcp| mcp.sessions.at(known.identity)) as u64,
         weight: member.effective_weight,
         configured_weight: member.weight,
         backup: member.backup,

@@ -6,18 +6,18 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 
 use super::Refusal;
 use super::life::Life;
-use super::pick::{Slot, Tried, pick};
+use super::pick::{Affinity, Slot, Tried, pick};
 use super::refuse::Refused;
 use super::request_body::RequestBody;
 use super::respond::Exchange;
-use crate::config::model::{self, HostHeader};
+use crate::config::model::{self, HostHeader, PoolKind};
 use crate::health::Outcome;
 use crate::retry::{self, Attempt, Stage, may_repeat};
-use crate::snapshot::{Pool, Route, View};
+use crate::snapshot::{Member, Pool, Route, View};
 use crate::telemetry::{Fault, Lane};
 use crate::types::{Clock, Moment};
 use crate::upstream::{Answer, Outgoing, SendError, SendErrorKind};
@@ -55,7 +55,17 @@ pub(super) async fn run(
     pool: usize,
     exchange: &mut Exchange,
 ) -> Result<Answer<RequestBody>, Refused> {
-    let view = life.view.clone();
+    run_in(life, life.view.clone(), route, pool, exchange).await
+}
+
+/// The same with the pool of another generation than the request's own.
+pub(super) async fn run_in(
+    life: &mut Life,
+    view: Rc<View>,
+    route: &Route,
+    pool: usize,
+    exchange: &mut Exchange,
+) -> Result<Answer<RequestBody>, Refused> {
     let policy = route.retry.as_ref().unwrap_or(&view.pools[pool].settings.retry);
     let mut attempts = Attempts { view: view.clone(), route, pool, policy };
     attempts.arrives(life, exchange.counts);
@@ -73,13 +83,13 @@ pub(super) async fn run(
                 life.upstream_time = Some(now.since(started));
                 let status = answer.response.status().as_u16();
                 attempts.answered(life, status, now.since(started), now);
-                if !policy.statuses.contains(&status) || !attempts.again(life, &tried, Stage::Sent, now) {
+                if !policy.statuses.contains(&status) || !attempts.again(life, exchange, &tried, Stage::Sent, now) {
                     life.inbound.iter().for_each(|inbound| inbound.be_patient());
                     return Ok(answer);
                 }
                 Refusal::BadResponse
             }
-            Err(Lost::Cut) if attempts.again(life, &tried, Stage::Sent, now) => Refusal::DrainDeadline,
+            Err(Lost::Cut) if attempts.again(life, exchange, &tried, Stage::Sent, now) => Refusal::DrainDeadline,
             Err(Lost::Cut) => return Err(Refusal::DrainDeadline.into()),
             Err(Lost::Late) => {
                 // A client that was still sending is late by itself.
@@ -94,7 +104,7 @@ pub(super) async fn run(
                 }
                 let refusal = attempts.failed(life, &error, now);
                 let stage = if error.delivered { Stage::Sent } else { Stage::NeverSent };
-                if !attempts.again(life, &tried, stage, now) {
+                if !attempts.again(life, exchange, &tried, stage, now) {
                     if refusal == Refusal::ConnectFailed && exchange.counts {
                         attempts.pool().kept.stats.at(life.worker.lane).saturated.up();
                     }
@@ -149,11 +159,7 @@ impl Attempts<'_> {
             missed => Box::pin(self.wait(life, exchange, tried, missed.and_then(Result::err))).await?,
         };
         tried.push(slot.index());
-        match &self.pool().settings.host {
-            HostHeader::Preserve => {}
-            HostHeader::Upstream => set_host(exchange, &slot.member().configured),
-            HostHeader::Literal(host) => set_host(exchange, host),
-        }
+        give_host(&mut exchange.head.headers, &self.pool().settings, slot.member());
         life.slot = Some(slot);
         Ok(())
     }
@@ -168,7 +174,7 @@ impl Attempts<'_> {
             target: &exchange.target,
             headers: &exchange.head.headers,
             upgrade: exchange.upgrade.is_some(),
-            first_byte: self.route.timeout.first_byte.unwrap_or(settings.timeout.first_byte),
+            first_byte: self.first_byte(),
             idle: self.route.timeout.idle.unwrap_or(settings.timeout.idle),
         };
         let mut sending = pin!(life.worker.far.send(target, outgoing, body));
@@ -180,6 +186,15 @@ impl Attempts<'_> {
             Poll::Pending => Poll::Pending,
         })
         .await
+    }
+
+    /// How long its answer's head may take. A tool of an MCP server may be silent for as long as a stream may.
+    fn first_byte(&self) -> Option<Duration> {
+        let timeout = &self.pool().settings.timeout;
+        self.route.timeout.first_byte.unwrap_or(match self.pool().settings.kind {
+            PoolKind::Http => timeout.first_byte,
+            PoolKind::Mcp => self.route.timeout.idle.unwrap_or(timeout.idle),
+        })
     }
 
     /// The upstream has answered: what that says of it.
@@ -227,7 +242,11 @@ impl Attempts<'_> {
     }
 
     /// Whether there is another attempt.
-    fn again(&self, life: &Life, tried: &Tried, stage: Stage, now: Moment) -> bool {
+    fn again(&self, life: &Life, exchange: &Exchange, tried: &Tried, stage: Stage, now: Moment) -> bool {
+        // It belongs to the one that was tried.
+        if matches!(exchange.affinity, Affinity::Only(_)) {
+            return false;
+        }
         // Asked before anything is paid for: where nobody is left, the answer we have is the best there is.
         if !self.pool().table.members().iter().any(|member| member.weight > 0.0 && !tried.contains(&member.id)) {
             return false;
@@ -239,8 +258,8 @@ impl Attempts<'_> {
         };
         let until = life.until();
         let left = (until != Moment::NEVER).then(|| until.since(now));
-        let attempt =
-            Attempt { method: &life.method, stage, body, made: life.attempts, allowed: self.policy.attempts, left };
+        let method = if exchange.repeatable { &http::Method::GET } else { &life.method };
+        let attempt = Attempt { method, stage, body, made: life.attempts, allowed: self.policy.attempts, left };
         let lane = self.pool().kept.stats.at(life.worker.lane);
         match may_repeat(&attempt, &self.pool().kept.budget, self.policy.budget.0, now) {
             Ok(()) => lane.retries.up(),
@@ -254,9 +273,15 @@ impl Attempts<'_> {
     }
 }
 
-fn set_host(exchange: &mut Exchange, host: &str) {
+/// Gives a request the `Host` that its upstream wants.
+pub(super) fn give_host(headers: &mut HeaderMap, settings: &model::Pool, member: &Member) {
+    let host = match &settings.host {
+        HostHeader::Preserve => return,
+        HostHeader::Upstream => member.configured.as_str(),
+        HostHeader::Literal(host) => host,
+    };
     if let Ok(host) = HeaderValue::from_str(host.strip_prefix("unix:").map_or(host, |_| "localhost")) {
-        exchange.head.headers.insert(header::HOST, host);
+        headers.insert(header::HOST, host);
     }
 }
 

@@ -13,6 +13,7 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::Refusal;
 use super::life::Life;
+use super::mcp::Script;
 use super::request_body::RequestBody;
 use crate::telemetry::Fault;
 use crate::upstream::{BodyError, BodyErrorKind, UpstreamBody};
@@ -26,6 +27,8 @@ pub enum Content {
     Whole(Bytes),
     /// What the upstream sends, as it comes.
     Upstream(UpstreamBody<RequestBody>),
+    /// What a script says; it holds the life of its request itself.
+    Script(Box<Script>),
 }
 
 /// A body with the life of its request.
@@ -47,6 +50,9 @@ pub enum Broken {
     /// The upstream's drain has ended.
     #[error("cut at the end of its upstream's drain")]
     Drained,
+    /// The request ended without an answer.
+    #[error("no answer")]
+    Unanswered,
 }
 
 impl Body {
@@ -72,6 +78,7 @@ impl Body {
             Content::Empty => true,
             Content::Whole(piece) => piece.is_empty(),
             Content::Upstream(body) => body.is_end_stream(),
+            Content::Script(script) => script.is_over(),
         }
     }
 
@@ -134,6 +141,7 @@ impl http_body::Body for Body {
                 this.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
+            Content::Script(script) => return script.poll_frame(cx),
             Content::Upstream(body) => {
                 if this.life.as_ref().is_some_and(|life| life.is_cut()) {
                     this.end(Some(Refusal::DrainDeadline));
@@ -186,6 +194,7 @@ impl http_body::Body for Body {
             Content::Empty => SizeHint::with_exact(0),
             Content::Whole(piece) => SizeHint::with_exact(piece.len() as u64),
             Content::Upstream(body) => body.size_hint(),
+            Content::Script(_) => SizeHint::default(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use bytes::BytesMut;
 use http::HeaderMap;
+use regex::Regex;
 
 use super::client::X_REQUEST_ID;
 use super::life::Life;
@@ -35,6 +36,12 @@ impl<'a> Facts<'a> {
     /// With what its route's expression captured of the path that was matched.
     pub(super) fn with_captures(mut self, found: &Match<'a>, matched: &'a str) -> Self {
         self.captured = found.captured(matched);
+        self
+    }
+
+    /// With what an expression captures of the path that it has matched.
+    pub(super) fn with_expression(mut self, regex: Option<&'a Regex>, matched: &'a str) -> Self {
+        self.captured = regex.map(|regex| Captured::new(regex, matched));
         self
     }
 }

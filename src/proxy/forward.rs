@@ -12,6 +12,7 @@ use hyper::body::{Body as _, Incoming};
 use super::body::{Body, Content};
 use super::facts::Facts;
 use super::life::Life;
+use super::mcp::{self, Errand};
 use super::normalize::{Normal, normalize};
 use super::refuse::Refused;
 use super::request_body::{Bounds, Inbound};
@@ -19,7 +20,7 @@ use super::respond::Exchange;
 use super::tunnel::Switching;
 use super::worker::Worker;
 use super::{Connection, Refusal, attempt, client, refuse, respond, tunnel, wait};
-use crate::config::model;
+use crate::config::model::{self, PoolKind};
 use crate::limit::{Admission, Reason, Who, admit_all};
 use crate::route::{Match, Question, Target};
 use crate::snapshot::{Action, Pool, Route};
@@ -30,7 +31,8 @@ pub async fn handle(worker: Rc<Worker>, connection: Rc<Connection>, request: Req
     let (parts, body) = request.into_parts();
     let mut life = Life::begin(worker, connection, &parts);
     match forward(&mut life, parts, body).await {
-        Ok(response) => match life.joint.take() {
+        Ok(Way::Mcp(errand)) => mcp::serve(life, *errand).await,
+        Ok(Way::Answered(response)) => match life.joint.take() {
             Some(joint) => {
                 tokio::task::spawn_local(tunnel::run(*joint, life));
                 response.map(Body::detached)
@@ -41,8 +43,16 @@ pub async fn handle(worker: Rc<Worker>, connection: Rc<Connection>, request: Req
     }
 }
 
+/// What has become of a request.
+enum Way {
+    /// It is answered.
+    Answered(Response<Content>),
+    /// It is for an MCP server, and goes on from here by itself.
+    Mcp(Box<Errand>),
+}
+
 /// One request's way: normalize, route, admit, pick and send, respond.
-async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Response<Content>, Refused> {
+async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Way, Refused> {
     let view = life.view.clone();
     let listener = &view.listeners[life.connection.listener()].settings;
     let uri = std::mem::take(&mut parts.uri);
@@ -65,12 +75,18 @@ async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Re
     admit(life, route, &parts).await?; // 429
 
     let asked = Asked { normal: &normal, found: &found };
-    let Some(pool) = pool else { return respond::own(life, route, &parts, asked) };
+    let Some(pool) = pool else { return respond::own(life, route, &parts, asked).map(Way::Answered) };
     life.inbound = inbound(life, route, &view.pools[pool], listener, body)?; // 413
     let counts = wait::counts(&view.pools[pool].settings, &parts.headers, normal.matching());
     let mut exchange = Exchange { counts, ..prepare(life, route, listener, parts, asked)? };
+    if view.pools[pool].settings.kind == PoolKind::Mcp
+        && exchange.upgrade.is_none()
+        && mcp::concerns(&exchange.head.method, &exchange.head.headers, normal.query)
+    {
+        return Ok(Way::Mcp(Box::new(Errand::new(found.rule, pool, exchange, asked))));
+    }
     let answer = attempt::run(life, route, pool, &mut exchange).await?; // 502, 503, 504
-    respond::upstream(life, route, asked, exchange, answer)
+    respond::upstream(life, route, asked, exchange, answer).map(Way::Answered)
 }
 
 /// What was asked for, and what in its route took it.
@@ -148,6 +164,9 @@ fn share(shares: &[(u64, usize)], random: u64) -> usize {
     shares.get(hit).or(shares.last()).map_or(0, |(_, pool)| *pool)
 }
 
+/// So much of a message to an MCP server is kept: what the SDKs' servers take at most.
+const MCP_BODY: u64 = 4 << 20;
+
 /// The request's body, if it has one.
 fn inbound(
     life: &Life,
@@ -162,7 +181,12 @@ fn inbound(
     let retry = route.retry.as_ref().unwrap_or(&pool.settings.retry);
     let bounds = Bounds {
         max_body: route.max_body.or(listener.max_body.map(|size| size.0)).unwrap_or(u64::MAX),
-        keep: if retry.attempts > 1 { retry.body.0 } else { 0 },
+        keep: match pool.settings.kind {
+            PoolKind::Http if retry.attempts > 1 => retry.body.0,
+            PoolKind::Http => 0,
+            // A session that has to be begun anew must not lose the call that finds it gone.
+            PoolKind::Mcp => retry.body.0.max(MCP_BODY),
+        },
         between: listener.body_timeout,
     };
     Ok(Some(Inbound::new(body, bounds, life.worker.sweep.deadline())?))
@@ -202,7 +226,15 @@ fn prepare(
         let values = route.request_headers.render(&asked.facts(life, &parts.headers), &mut BytesMut::new());
         route.request_headers.write(values, &mut parts.headers);
     }
-    Ok(Exchange { head: parts, target, upgrade, counts: true })
+    Ok(Exchange {
+        head: parts,
+        target,
+        upgrade,
+        counts: true,
+        affinity: Default::default(),
+        shun: Default::default(),
+        repeatable: false,
+    })
 }
 
 /// Path and query as they go upstream.

@@ -12,6 +12,7 @@ pub mod client;
 mod facts;
 mod forward;
 mod life;
+mod mcp;
 mod normalize;
 pub mod pages;
 mod pick;

@@ -25,6 +25,8 @@ pub struct Slot {
     taken: Moment,
     /// The circuit's permission, until it is given back with how the request went.
     pass: Option<Pass>,
+    /// Whether it is an event stream's: no load, but not drained while it lasts.
+    stream: bool,
 }
 
 impl Slot {
@@ -37,7 +39,7 @@ impl Slot {
             return None;
         };
         upstream.stats.at(lane).in_flight.up();
-        Some(Slot { view: view.clone(), pool, member, lane, taken: now, pass: Some(pass) })
+        Some(Slot { view: view.clone(), pool, member, lane, taken: now, pass: Some(pass), stream: false })
     }
 
     /// Counts how long it was held, once, before it is given back.
@@ -66,6 +68,16 @@ impl Slot {
         self.taken
     }
 
+    /// From now on it is an event stream's, which keeps its place but is no load.
+    pub fn becomes_stream(&mut self) {
+        if !std::mem::replace(&mut self.stream, true) {
+            let upstream = &self.member().upstream;
+            upstream.streams.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            upstream.load.leave();
+            self.pool().kept.queue.freed(upstream.identity);
+        }
+    }
+
     /// Says how the request went, once; a trip is for control's ears.
     pub fn went(&mut self, outcome: Outcome, now: Moment) -> Option<Trip> {
         let pass = self.pass.take()?;
@@ -79,6 +91,10 @@ impl Drop for Slot {
         let _ = self.went(Outcome::Unknown, Moment::START);
         let upstream = &self.member().upstream;
         upstream.stats.at(self.lane).in_flight.down();
+        if self.stream {
+            upstream.streams.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            return;
+        }
         upstream.load.leave();
         self.pool().kept.queue.freed(upstream.identity);
     }
@@ -95,6 +111,22 @@ pub(super) struct Choice<'a> {
     pub client: std::net::IpAddr,
     /// Whether it would rather wait for the upstream that it is stuck to than go to another.
     pub patient: bool,
+    /// The upstream it belongs to, whatever the pool's stickiness says.
+    pub affinity: Affinity,
+    /// Upstreams that are of no use to it, by identity.
+    pub shun: &'a [u64],
+}
+
+/// Whether a request belongs to one upstream, by identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Affinity {
+    /// To none.
+    #[default]
+    Free,
+    /// It is better off there, and may go elsewhere.
+    Prefer(u64),
+    /// It is of no use anywhere else.
+    Only(u64),
 }
 
 /// Members tried already.
@@ -125,8 +157,48 @@ pub(super) fn pick(
 ) -> Result<Slot, Miss> {
     let index = pool;
     let pool = &view.pools[index];
-    let lane = pool.kept.stats.at(worker.lane);
     let admitted = |member| Slot::admitted(view, index, member, worker.lane, now);
+    if let Affinity::Only(identity) = choice.affinity {
+        let member = pool.by_identity.get(&identity).copied().filter(|member| !tried.contains(member));
+        let member = member.ok_or(Miss::Unfit)?;
+        return match enter(pool, member) {
+            Ok(()) => admitted(member).ok_or(Miss::Unfit),
+            Err(_) => Err(Miss::Full),
+        };
+    }
+    let before = tried.len();
+    tried.extend(choice.shun.iter().filter_map(|identity| pool.by_identity.get(identity).copied()));
+    let picked = choose(worker, pool, choice, tried, now, admitted);
+    if !choice.shun.is_empty() {
+        // Who is shunned has not been tried.
+        let passed: Tried = tried.drain(before..).collect();
+        let shunned = |member: &u32| choice.shun.contains(&pool.members[*member as usize].upstream.identity);
+        tried.extend(passed.into_iter().filter(|member| !shunned(member)));
+    }
+    picked
+}
+
+/// Enters a member that a request belongs to. One that is thought to be down is tried all the same: what is there is nowhere else, and the
+/// attempt tells the truth.
+fn enter(pool: &Pool, member: u32) -> Result<(), NoPick> {
+    match pool.table.enter(member) {
+        Err(NoPick::Empty) => {
+            let member = &pool.members[member as usize];
+            if member.upstream.load.enter(member.max_connections) { Ok(()) } else { Err(NoPick::Full) }
+        }
+        entered => entered,
+    }
+}
+
+fn choose(
+    worker: &Worker,
+    pool: &Pool,
+    choice: &Choice<'_>,
+    tried: &mut Tried,
+    now: Moment,
+    admitted: impl Fn(u32) -> Option<Slot>,
+) -> Result<Slot, Miss> {
+    let lane = pool.kept.stats.at(worker.lane);
     if let Some(member) = stuck(pool, choice, now) {
         let entered = if tried.contains(&member) { Err(NoPick::Empty) } else { pool.table.enter(member) };
         if entered.is_ok()
@@ -166,6 +238,9 @@ pub(super) fn class(pool: &Pool, choice: &Choice<'_>, now: Moment) -> (Class, bo
 
 /// The member that the request is stuck to.
 fn stuck(pool: &Pool, choice: &Choice<'_>, now: Moment) -> Option<u32> {
+    if let Affinity::Prefer(identity) | Affinity::Only(identity) = choice.affinity {
+        return pool.by_identity.get(&identity).copied();
+    }
     let sticky = pool.settings.sticky.as_ref()?;
     let identity = if let Some(name) = &sticky.cookie {
         u64::from_str_radix(cookie(choice.headers, name)?, 16).ok()?

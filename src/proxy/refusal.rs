@@ -117,6 +117,12 @@ table! {
     RequestTimeout    "request_timeout"     504 "http_response_timeout"       Upstream keep  "Gateway timeout";
     /// The upstream was cut off at the end of its drain.
     DrainDeadline     "drain_deadline"      503 "connection_terminated"       Config   keep  "Service unavailable";
+    /// The JSON-RPC message cannot be read, or contradicts itself or its headers.
+    BadMessage        "bad_message"         400 "http_request_error"          Client   keep  "Bad JSON-RPC message";
+    /// The session id is none of ours, was forged, or is too old.
+    NoSession         "no_session"          404 "destination_not_found"       Client   keep  "Session not found";
+    /// The upstream died with the call in progress, so that nobody knows whether it was done.
+    OutcomeUnknown    "outcome_unknown"     502 "connection_terminated"       Upstream keep  "Outcome unknown";
     /// A bug of ours: the request panicked.
     Internal          "internal"            500 "proxy_internal_error"        Proxy    close "Internal server error";
 }
@@ -130,6 +136,23 @@ impl Refusal {
     /// The status clients get; limits may be configured otherwise.
     pub fn status(self) -> StatusCode {
         StatusCode::from_u16(self.row().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Whether it is certain that no upstream has acted on the request.
+    pub fn is_undelivered(self) -> bool {
+        use Refusal::*;
+        matches!(
+            self,
+            NoUpstream
+                | UpstreamsFull
+                | QueueFull
+                | QueueTimeout
+                | NoSocket
+                | ConnectFailed
+                | ConnectTimeout
+                | TlsFailed
+                | TlsTimeout
+        )
     }
 
     /// Its place in the table, for counters.

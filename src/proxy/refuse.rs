@@ -42,6 +42,16 @@ impl From<Refusal> for Refused {
 }
 
 impl Refused {
+    /// Which row of the table it is.
+    pub(super) fn refusal(&self) -> Refusal {
+        self.refusal
+    }
+
+    /// After how many seconds it may be tried again, where that is known.
+    pub(super) fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
     /// By a limit, with the status that its rule names.
     pub(super) fn by_limit(label: Refusal, status: StatusCode, refusal: limit::Refusal) -> Self {
         Refused { refusal: label, limit: Some(Box::new(Limited { status, refusal })), retry_after: None }
@@ -117,7 +127,7 @@ fn unread_line<'a>(view: &'a View, connection: &'a Connection, row: &'a Row, sen
     }
 }
 
-fn sign(headers: &mut HeaderMap, token: &str) {
+pub(super) fn sign(headers: &mut HeaderMap, token: &str) {
     if let Ok(value) = HeaderValue::from_str(&format!("tidegate; error={token}")) {
         headers.insert(PROXY_STATUS, value);
     }

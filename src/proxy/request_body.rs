@@ -26,6 +26,8 @@ pub struct Inbound {
     /// Read while the request waited for an upstream, and not taken by any yet.
     ahead: RefCell<VecDeque<Frame<Bytes>>>,
     ahead_bytes: Cell<u64>,
+    /// The source has said that nothing more comes.
+    exhausted: Cell<bool>,
     kept: RefCell<Vec<Bytes>>,
     trailers: RefCell<Option<HeaderMap>>,
     kept_bytes: Cell<u64>,
@@ -71,6 +73,7 @@ impl Inbound {
             source: RefCell::new(source),
             ahead: RefCell::default(),
             ahead_bytes: Cell::new(0),
+            exhausted: Cell::new(false),
             kept: RefCell::default(),
             trailers: RefCell::default(),
             kept_bytes: Cell::new(0),
@@ -90,7 +93,12 @@ impl Inbound {
     /// A body for one more attempt, from the first byte. Earlier attempts' bodies end with an error from now on.
     pub fn attempt(self: &Rc<Self>) -> RequestBody {
         self.attempt.set(self.attempt.get() + 1);
-        RequestBody(Some(Pass { inbound: self.clone(), attempt: self.attempt.get(), next: 0, trailers_sent: false }))
+        RequestBody(Source::Client(Pass {
+            inbound: self.clone(),
+            attempt: self.attempt.get(),
+            next: 0,
+            trailers_sent: false,
+        }))
     }
 
     /// Whether all that has been read is still there to be sent again.
@@ -115,14 +123,45 @@ impl Inbound {
 
     /// Whether nothing is left of it that was not taken.
     fn is_read(&self) -> bool {
-        self.ahead.borrow().is_empty() && self.source.borrow().is_end_stream()
+        self.ahead.borrow().is_empty() && self.is_exhausted()
+    }
+
+    /// Whether nothing more comes from the client.
+    fn is_exhausted(&self) -> bool {
+        self.exhausted.get() || self.source.borrow().is_end_stream()
+    }
+
+    /// Reads ahead until all of it is there, or [`AHEAD`]; what is there, and whether it is all.
+    ///
+    /// **Errors**: what is wrong on the client's side, its slowness included.
+    pub async fn gather(&self) -> Result<(Bytes, bool), Refusal> {
+        std::future::poll_fn(|cx| {
+            self.poll_ahead(cx)?;
+            if self.is_exhausted() || self.ahead_bytes.get() >= AHEAD {
+                self.deadline.set(crate::types::Moment::NEVER);
+                return Poll::Ready(Ok(()));
+            }
+            if self.deadline.at() == crate::types::Moment::NEVER {
+                self.deadline.set_after(Some(self.between));
+            }
+            self.deadline.poll_expired(cx).map(|()| Err(self.fail(Refusal::BodyTimeout).0))
+        })
+        .await?;
+        let ahead = self.ahead.borrow();
+        let mut pieces = ahead.iter().filter_map(Frame::data_ref);
+        let bytes = match (pieces.next(), pieces.next()) {
+            (None, _) => Bytes::new(),
+            (Some(only), None) => only.clone(),
+            _ => ahead.iter().filter_map(Frame::data_ref).flatten().copied().collect(),
+        };
+        Ok((bytes, self.is_exhausted()))
     }
 
     /// Reads ahead a little while the request waits for an upstream, because only who is read from can be seen to leave.
     ///
     /// **Bounds**: [`AHEAD`] and one piece. **Errors**: what is wrong on the client's side.
     pub fn poll_ahead(&self, cx: &mut Context<'_>) -> Result<(), Refusal> {
-        while !self.is_read() && self.ahead_bytes.get() < AHEAD {
+        while !self.is_exhausted() && self.ahead_bytes.get() < AHEAD {
             match Pin::new(&mut *self.source.borrow_mut()).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -130,7 +169,8 @@ impl Inbound {
                     self.ahead.borrow_mut().push_back(frame);
                 }
                 Poll::Ready(Some(Err(_))) => return Err(self.fail(Refusal::BodyBroken).0),
-                Poll::Ready(None) | Poll::Pending => break,
+                Poll::Ready(None) => self.exhausted.set(true),
+                Poll::Pending => break,
             }
         }
         Ok(())
@@ -216,7 +256,15 @@ impl Inbound {
 
 /// A request's body as an upstream connection takes it; [`RequestBody::EMPTY`] for none.
 #[derive(Debug)]
-pub struct RequestBody(Option<Pass>);
+pub struct RequestBody(Source);
+
+#[derive(Debug)]
+enum Source {
+    /// One piece of our own.
+    Own(Bytes),
+    /// The client's.
+    Client(Pass),
+}
 
 #[derive(Debug)]
 struct Pass {
@@ -228,7 +276,12 @@ struct Pass {
 
 impl RequestBody {
     /// No body.
-    pub const EMPTY: RequestBody = RequestBody(None);
+    pub const EMPTY: RequestBody = RequestBody(Source::Own(Bytes::new()));
+
+    /// A body of our own.
+    pub fn own(bytes: Bytes) -> Self {
+        RequestBody(Source::Own(bytes))
+    }
 }
 
 /// The client's side of the body failed; the refusal says how.
@@ -244,7 +297,11 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        let Some(pass) = self.0.as_mut() else { return Poll::Ready(None) };
+        let pass = match &mut self.0 {
+            Source::Own(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Source::Own(bytes) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Client(pass) => pass,
+        };
         let inbound = &pass.inbound;
         if pass.attempt != inbound.attempt.get() {
             // Another attempt has taken over: this one's connection is being given up.
@@ -271,15 +328,21 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|pass| {
-            let inbound = &pass.inbound;
-            let all_replayed = pass.next >= inbound.kept.borrow().len() || inbound.lost.get();
-            all_replayed && inbound.trailers.borrow().is_none() && inbound.ended()
-        })
+        match &self.0 {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Client(pass) => {
+                let inbound = &pass.inbound;
+                let all_replayed = pass.next >= inbound.kept.borrow().len() || inbound.lost.get();
+                all_replayed && inbound.trailers.borrow().is_none() && inbound.ended()
+            }
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(pass) = self.0.as_ref() else { return SizeHint::with_exact(0) };
+        let pass = match &self.0 {
+            Source::Own(bytes) => return SizeHint::with_exact(bytes.len() as u64),
+            Source::Client(pass) => pass,
+        };
         let left = pass.inbound.source.borrow().size_hint();
         let replay: u64 = pass.inbound.kept.borrow().iter().skip(pass.next).map(|piece| piece.len() as u64).sum();
         match left.exact() {

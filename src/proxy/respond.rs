@@ -5,11 +5,14 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Response, StatusCode, Version};
+use smallvec::SmallVec;
 
 use super::body::{Content, without_body_where_there_is_none};
 use super::forward::Asked;
 use super::life::Life;
+use super::mcp::Named;
 use super::normalize::strip;
+use super::pick::Affinity;
 use super::refuse::{Refused, page, plain};
 use super::request_body::RequestBody;
 use super::tunnel::Switching;
@@ -30,6 +33,12 @@ pub(super) struct Exchange {
     pub upgrade: Option<Switching>,
     /// Whether it counts as demand: a pool that sleeps is not woken by one that does not.
     pub counts: bool,
+    /// The upstream it belongs to.
+    pub affinity: Affinity,
+    /// Upstreams that are of no use to it, by identity.
+    pub shun: SmallVec<[u64; 2]>,
+    /// Whether doing it twice is the same as doing it once, whatever its method says.
+    pub repeatable: bool,
 }
 
 /// Says that the request has waited for an instance to be started.
@@ -112,6 +121,16 @@ pub(super) fn upstream(
         return Ok(without_body_where_there_is_none(response, exchange.head.method == http::Method::HEAD));
     }
     Ok(Response::from_parts(head, Content::Upstream(body)))
+}
+
+/// Edits an upstream's head as the route wants it, for a request whose head is kept apart.
+pub(super) fn edit(life: &Life, route: &Route, asked: &HeaderMap, named: &Named, head: &mut http::response::Parts) {
+    if life.cold {
+        head.headers.insert(COLD_START, HeaderValue::from_static("true"));
+    }
+    if !route.response_headers.is_empty() {
+        route.response_headers.apply(&mut head.headers, &named.facts(life, asked), &mut BytesMut::new());
+    }
 }
 
 /// Whether an answer that is none of a tunnel would be taken for one: over HTTP/2 any 2xx tells that the tunnel is open (RFC 8441 §5).

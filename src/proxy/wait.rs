@@ -23,7 +23,7 @@ use http::header;
 use super::Refusal;
 use super::attempt::Attempts;
 use super::life::Life;
-use super::pick::{Choice, Miss, Slot, Tried, class, pick};
+use super::pick::{Affinity, Choice, Miss, Slot, Tried, class, pick};
 use super::refuse::Refused;
 use super::respond::Exchange;
 use crate::config::model;
@@ -72,6 +72,8 @@ impl Attempts<'_> {
             target: exchange.target.as_str(),
             client: life.client,
             patient: life.attempts == 0 && self.pool().settings.queue.is_some(),
+            affinity: exchange.affinity,
+            shun: &exchange.shun,
         }
     }
 
@@ -91,12 +93,17 @@ impl Attempts<'_> {
             tried.clear();
         }
         let miss = match missed {
+            Some(Miss::Unfit) if matches!(exchange.affinity, Affinity::Only(_)) => Miss::Unfit,
             Some(miss) => self.meant(life, miss),
             None => match self.approach(life, exchange, tried, now) {
                 Ok(slot) => return Ok(slot),
                 Err(miss) => miss,
             },
         };
+        if miss == Miss::Unfit && matches!(exchange.affinity, Affinity::Only(_)) {
+            // Nobody else is of any use to it.
+            return Err(Refusal::NoUpstream.into());
+        }
         let lane = self.pool().kept.stats.at(life.worker.lane);
         match miss {
             Miss::Unfit => lane.unfit.up(),

@@ -40,7 +40,7 @@ pub struct Captured<'a> {
 }
 
 impl<'a> Captured<'a> {
-    pub(super) fn new(regex: &'a Regex, path: &'a str) -> Self {
+    pub(crate) fn new(regex: &'a Regex, path: &'a str) -> Self {
         Captured { regex, path, found: OnceCell::new() }
     }
 

@@ -11,6 +11,7 @@ mod flow;
 mod line;
 #[cfg(test)]
 mod line_tests;
+mod mcp;
 mod queue;
 #[cfg(test)]
 mod queue_tests;
@@ -21,8 +22,8 @@ mod sticky;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
@@ -32,6 +33,8 @@ use crate::config::model;
 use crate::downstream::Terms;
 use crate::health::{Outcomes, Policy, State};
 use crate::limit::{ConnectionLimiter, Limiter};
+use crate::mcp::Keys;
+use crate::mcp::era::Spoken;
 use crate::proxy::pages::Pages;
 use crate::retry::Budget;
 use crate::route;
@@ -41,6 +44,7 @@ use crate::types::Moment;
 use crate::upstream::Target;
 
 pub use line::{Class, Reserved, Turn};
+pub use mcp::McpKept;
 pub use queue::{Queue, QueueFull, Ticket};
 pub use readings::{MemberReading, Readings, Sessions};
 pub use replica::{Intent, Replica};
@@ -67,6 +71,8 @@ pub struct Snapshot {
     pub pages: Arc<Pages>,
     /// What access log lines look like; none where the log is off.
     pub access_log: Option<Arc<Format>>,
+    /// What MCP session ids are sealed with.
+    pub keys: Arc<Keys>,
 }
 
 impl Snapshot {
@@ -176,6 +182,8 @@ pub struct PoolKept {
     pub learned: Learned,
     /// How many keys each upstream has.
     pub sessions: Sessions,
+    /// What is remembered of MCP sessions.
+    pub mcp: OnceLock<Box<McpKept>>,
     /// Who waits for a slot, and what the scaler has to know of that.
     pub queue: Queue,
     /// Its counters.
@@ -190,9 +198,15 @@ impl PoolKept {
             budget: Budget::new(),
             learned: Learned::default(),
             sessions: Sessions::default(),
+            mcp: OnceLock::new(),
             queue: Queue::default(),
             stats,
         }
+    }
+
+    /// What is remembered of MCP sessions; made when first asked for.
+    pub fn mcp(&self) -> &McpKept {
+        self.mcp.get_or_init(Box::default)
     }
 
     /// When the next instance is expected to be ready, as the scaler says: what refused requests are told.
@@ -254,6 +268,10 @@ pub struct Upstream {
     pub outcomes: Arc<Outcomes>,
     /// Its counters.
     pub stats: Arc<UpstreamStats>,
+    /// Which eras of MCP it does not speak, as far as is known.
+    pub spoken: Spoken,
+    /// Event streams open at it: they are no load, but it is not drained while they last.
+    pub streams: AtomicU32,
     cut: AtomicBool,
 }
 
@@ -261,12 +279,27 @@ impl Upstream {
     /// An upstream nobody has used yet.
     pub fn new(pool: Arc<str>, address: Arc<str>, outcomes: Arc<Outcomes>, stats: Arc<UpstreamStats>) -> Self {
         let identity = stable_hash(address.as_bytes());
-        Upstream { pool, address, identity, load: Arc::default(), outcomes, stats, cut: AtomicBool::new(false) }
+        Upstream {
+            pool,
+            address,
+            identity,
+            load: Arc::default(),
+            outcomes,
+            stats,
+            spoken: Spoken::default(),
+            streams: AtomicU32::new(0),
+            cut: AtomicBool::new(false),
+        }
     }
 
     /// Cuts its requests, from now on; or takes that back.
     pub fn set_cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Requests and streams that are open at it.
+    pub fn open(&self) -> u32 {
+        self.load.in_flight() + self.streams.load(Ordering::Relaxed)
     }
 
     /// Whether its requests are cut. Not a moment to compare clocks by: a worker is woken once for it, and must not find itself early.

@@ -62,7 +62,10 @@ impl Pool {
         let kept = &self.kept;
         let stats = &kept.stats;
         let idle = self.settings.sticky.as_ref().filter(|sticky| sticky.learn.is_some()).map(|s| s.idle_timeout);
-        let sessions = idle.map(|idle| kept.sessions.count(&kept.learned, idle, now)).unwrap_or_default();
+        let sessions = match kept.mcp.get() {
+            Some(mcp) => Arc::new(mcp.sessions.count()),
+            None => idle.map(|idle| kept.sessions.count(&kept.learned, idle, now)).unwrap_or_default(),
+        };
         let members = self.members.iter().map(|member| {
             let upstream = &member.upstream;
             let answers: u64 = upstream.stats.sum(|lane| lane.requests.values().iter().sum::<u64>());

@@ -2,10 +2,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,6 +16,7 @@ use super::error::{self, SendErrorKind};
 use super::io::Stream;
 use super::target::{Place, Target};
 use crate::config::model::{CheckKind, HealthCheck, Protocol, StatusSet};
+use crate::mcp::era as mcp;
 use crate::types::format_duration;
 
 /// One question to an upstream about its health.
@@ -64,6 +65,9 @@ pub enum ProbeFailure {
         /// The right ones.
         expected: StatusSet,
     },
+    /// The answer is of no MCP server.
+    #[error("{0} and no JSON-RPC")]
+    NoMcp(u16),
     /// The first 64 KiB of the body lack the text.
     #[error("the body does not hold {0:?}")]
     Body(String),
@@ -82,10 +86,19 @@ impl Probe {
                 .map_err(|_| invalid("headers", "a header's name: letters, digits and hyphens"))?;
             headers.append(name, value(text, "headers")?);
         }
-        let path = check.path.parse().ok().filter(|_| check.path.starts_with('/'));
+        let mcp = check.kind == CheckKind::Mcp;
+        let path = if mcp && check.path == "/" { "/mcp" } else { check.path.as_str() };
+        let path = path.parse().ok().filter(|_| path.starts_with('/'));
+        let method = check.method.parse().map_err(|_| invalid("method", "an HTTP method such as \"GET\""))?;
+        if mcp {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+            headers.insert("mcp-protocol-version", HeaderValue::from_static(mcp::NEWEST));
+            headers.insert("mcp-method", HeaderValue::from_static("server/discover"));
+        }
         Ok(Probe {
             kind: check.kind,
-            method: check.method.parse().map_err(|_| invalid("method", "an HTTP method such as \"GET\""))?,
+            method: if mcp { Method::POST } else { method },
             path: path.ok_or(invalid("path", "a path such as \"/health\""))?,
             host: check.host.as_deref().map(|host| value(host, "host")).transpose()?,
             headers,
@@ -96,8 +109,10 @@ impl Probe {
         })
     }
 
-    fn request(&self, target: &Target) -> Request<Empty<Bytes>> {
-        let mut request = Request::new(Empty::new());
+    fn request(&self, target: &Target) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(Bytes::from_static(
+            if self.kind == CheckKind::Mcp { mcp::DISCOVER } else { "" }.as_bytes(),
+        )));
         *request.method_mut() = self.method.clone();
         let host = self.host.clone().unwrap_or_else(|| target.authority.clone());
         let headers = request.headers_mut();
@@ -149,7 +164,7 @@ async fn ask(target: &Target, probe: &Probe) -> Result<(), ProbeFailure> {
     }
 }
 
-async fn ask_http1(stream: Stream, request: Request<Empty<Bytes>>, probe: &Probe) -> Result<(), ProbeFailure> {
+async fn ask_http1(stream: Stream, request: Request<Full<Bytes>>, probe: &Probe) -> Result<(), ProbeFailure> {
     let handshake = http1::Builder::new().max_header_size(HEAD_SIZE).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(broken)?;
     let exchange = async {
@@ -159,7 +174,7 @@ async fn ask_http1(stream: Stream, request: Request<Empty<Bytes>>, probe: &Probe
     driven(connection, exchange).await
 }
 
-async fn ask_http2(stream: Stream, request: Request<Empty<Bytes>>, probe: &Probe) -> Result<(), ProbeFailure> {
+async fn ask_http2(stream: Stream, request: Request<Full<Bytes>>, probe: &Probe) -> Result<(), ProbeFailure> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     let handshake = builder.max_header_list_size(HEAD_SIZE as u32).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(broken)?;
@@ -185,6 +200,11 @@ async fn driven<T>(connection: impl Future, exchange: impl Future<Output = T>) -
 
 async fn judge(response: Response<Incoming>, probe: &Probe) -> Result<(), ProbeFailure> {
     let found = response.status().as_u16();
+    if probe.kind == CheckKind::Mcp {
+        let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let json = kind.starts_with(b"application/json") || kind.starts_with(b"text/event-stream");
+        return if json && found < 500 { Ok(()) } else { Err(ProbeFailure::NoMcp(found)) };
+    }
     if !probe.expect.contains(found) {
         return Err(ProbeFailure::Status { found, expected: probe.expect.clone() });
     }

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::cli::backend::{Backend, Settings, Stats};
+use tidegate::cli::backend::{Backend, Settings, Speaks, Stats};
 use tidegate::types::{Address, Bind, Share};
 
 /// An HTTP upstream in this process, on a free port: `upstream().named("a").start().await`.
@@ -92,6 +92,20 @@ impl Upstream {
 
     pub fn requests(&self) -> u64 {
         self.stats().requests()
+    }
+
+    /// Which eras of MCP it speaks from now on.
+    pub fn speaks(&self, speaks: Speaks) {
+        self.running().set_speaks(speaks);
+    }
+
+    pub fn mcp_sessions(&self) -> usize {
+        self.running().mcp_sessions()
+    }
+
+    /// How many `initialize` and `notifications/initialized` have come.
+    pub fn mcp_begun(&self) -> [u64; 2] {
+        self.running().mcp_begun()
     }
 
     /// From now on `/health` answers 503.

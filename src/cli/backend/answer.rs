@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::body::{Held, Pattern, Reply, Running, full, stream};
 use super::serve::Connection;
-use super::tunnel;
+use super::{mcp, tunnel};
 use crate::types::{Size, parse_duration};
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -39,7 +39,7 @@ const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 /// | `/headers?NAME=VALUE` | with these response headers |
 /// | `/cookies/set?NAME=VALUE`, `/cookies` | sets, tells cookies |
 /// | `/trailers` | a body with trailers |
-/// | `/mcp` | mints an `Mcp-Session-Id`; knows only its own |
+/// | `/mcp` | a tiny MCP server, where events are accepted; else it mints an `Mcp-Session-Id`, and knows only its own |
 /// | `/ws`, and any `Upgrade` | WebSocket echo, byte echo |
 /// | `/health`, `POST /health/up`, `/health/down` | 200 or 503, as switched |
 /// | `/stats` | what it has seen |
@@ -139,6 +139,7 @@ async fn respond(request: Request<Incoming>, connection: &Connection, shared: &A
         ("cookies", "set") => set_cookies(&query),
         ("cookies", _) => cookies(request.headers()),
         ("trailers", _) => with_trailers(shared),
+        ("mcp", _) if mcp::takes(&request) => mcp::answer(request, shared).await,
         ("mcp", _) => session(&request, connection, shared),
         _ if is_grpc(request.headers()) => grpc(request),
         _ => describe(&request, connection, shared),

@@ -9,6 +9,7 @@
 
 mod answer;
 mod body;
+mod mcp;
 mod serve;
 mod tunnel;
 
@@ -22,6 +23,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use self::mcp::Speaks;
 use crate::types::{Address, Bind, Share};
 
 /// How a backend behaves.
@@ -73,6 +75,7 @@ impl Backend {
             latency: AtomicU64::new(0),
             failure_rate: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
+            mcp: mcp::State::default(),
             killed: watch::Sender::new(false),
         });
         shared.set_latency(settings.latency);
@@ -104,6 +107,21 @@ impl Backend {
     /// How long it waits before each further answer.
     pub fn set_latency(&self, latency: Duration) {
         self.shared.set_latency(latency);
+    }
+
+    /// Which eras of MCP it speaks from now on.
+    pub fn set_speaks(&self, speaks: Speaks) {
+        self.shared.mcp.set_speaks(speaks);
+    }
+
+    /// How many MCP sessions it has.
+    pub fn mcp_sessions(&self) -> usize {
+        self.shared.mcp.sessions()
+    }
+
+    /// How many `initialize` and `notifications/initialized` have come.
+    pub fn mcp_begun(&self) -> [u64; 2] {
+        self.shared.mcp.began.each_ref().map(|count| count.load(Relaxed))
     }
 
     /// Which share of further requests get 500.
@@ -181,6 +199,7 @@ struct Shared {
     /// An f64's bits, 0.0 ..= 1.0.
     failure_rate: AtomicU64,
     sessions: AtomicU64,
+    mcp: mcp::State,
     killed: watch::Sender<bool>,
 }
 

@@ -9,6 +9,7 @@ mod change;
 mod driver;
 mod header;
 mod listener;
+mod mcp;
 mod name;
 mod page;
 mod pool;
@@ -43,6 +44,7 @@ impl Check<'_> {
         self.names();
         self.admin();
         self.listeners();
+        self.mcp_keys();
         self.pools();
         self.scalers();
         self.routes();

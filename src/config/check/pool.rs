@@ -15,6 +15,7 @@ impl Check<'_> {
             self.upstreams(pool, &at);
             self.scaling(pool, &at);
             self.balancing(pool, &at);
+            self.mcp(pool, &at);
             if let Some(health) = &pool.health {
                 self.health(health, &at.key("health"));
             }
@@ -86,17 +87,21 @@ impl Check<'_> {
             let label = format!("checks start every {:?}, so they would overlap", health.interval);
             self.report.warning(&at.key("timeout"), "a check may take longer than the time to the next", label);
         }
-        if health.kind == CheckKind::Tcp {
+        if health.kind != CheckKind::Http {
             let default = HealthCheck::default();
             let set = [
-                ("path", health.path != default.path),
+                ("path", health.kind == CheckKind::Tcp && health.path != default.path),
                 ("method", health.method != default.method),
-                ("host", health.host.is_some()),
-                ("headers", !health.headers.is_empty()),
+                ("host", health.kind == CheckKind::Tcp && health.host.is_some()),
+                ("headers", health.kind == CheckKind::Tcp && !health.headers.is_empty()),
                 ("expect", health.expect != default.expect),
                 ("contains", health.contains.is_some()),
             ];
-            self.no_effect(at, &set, "a check of kind \"tcp\" only connects");
+            let label = match health.kind {
+                CheckKind::Tcp => "a check of kind \"tcp\" only connects",
+                _ => "a check of kind \"mcp\" takes any JSON-RPC answer to `server/discover`",
+            };
+            self.no_effect(at, &set, label);
         }
         let target = health.path.parse::<http::uri::PathAndQuery>();
         if !health.path.starts_with('/') || target.is_err() || health.path.contains('#') {

@@ -2,7 +2,8 @@
 
 use crate::balance::Algorithm;
 use crate::config::model::{
-    CheckKind, ClientAuth, Forwarded, Initial, LogFormat, Protocol, ProxyProtocol, RequestId, TlsVersion,
+    CheckKind, ClientAuth, Forwarded, Initial, LogFormat, PoolKind, Protocol, ProxyProtocol, RequestId, SessionLoss,
+    TlsVersion,
 };
 use crate::config::near::{did_you_mean, nearest};
 use crate::config::node::Node;
@@ -55,7 +56,9 @@ words! {
     RequestId { "off" = Off, "pass" = Pass, "always" = Always }
     TlsVersion { "1.2" = Tls12, "1.3" = Tls13 }
     ClientAuth { "require" = Require, "optional" = Optional }
-    CheckKind { "http" = Http, "tcp" = Tcp }
+    CheckKind { "http" = Http, "tcp" = Tcp, "mcp" = Mcp }
+    PoolKind { "http" = Http, "mcp" = Mcp }
+    SessionLoss { "reinit" = Reinit, "404" = NotFound }
     Initial { "down" = Down, "up" = Up }
 }
 

@@ -1,6 +1,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +132,7 @@ impl Supervisor {
             self.peers = (!urls.is_empty()).then(|| Peers::new(urls, &self.shared.proxy, token, &self.shared.http));
             *self.shared.heard.borrow_mut() = Heard { complete: urls.is_empty(), ..Heard::default() };
         }
-        let folder = state_folder(config, &self.base);
+        let folder = config.scaler.state_folder(&self.base);
         if *self.shared.folder.borrow() != folder {
             if self.shared.store.take().is_some() {
                 tracing::info!("the scalers' state is kept in {} from now on", folder.display());
@@ -377,13 +377,6 @@ fn tell(mail: &UnboundedSender<Mail>, letter: Mail) {
 
 fn has_scaler(config: &Config) -> bool {
     config.pool.values().any(|pool| pool.scaler.is_some())
-}
-
-/// Where state is kept: as configured, else where systemd wants it, else beside the configuration.
-fn state_folder(config: &Config, base: &Path) -> PathBuf {
-    let given = config.scaler.state.clone();
-    let systemd = || std::env::var_os("STATE_DIRECTORY").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    given.or_else(systemd).unwrap_or_else(|| base.join("tidegate-state"))
 }
 
 /// Takes part in the election until it is to resign.

@@ -1,0 +1,82 @@
+//! The MCP part of the model: `[mcp]` and what pools of `kind = "mcp"` have beyond others.
+
+use std::time::Duration;
+
+use super::model::Secret;
+use super::section::{MILLISECOND, section};
+use crate::limit::Per;
+use crate::types::{Rate, Size};
+
+/// What a pool's upstreams are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolKind {
+    /// Any HTTP servers.
+    Http,
+    /// MCP servers.
+    Mcp,
+}
+
+/// What becomes of an MCP session whose upstream has lost it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionLoss {
+    /// It is initialized again at another upstream, and its client does not notice.
+    Reinit,
+    /// Its client is told: 404.
+    NotFound,
+}
+
+section! {
+    /// What holds for all pools of MCP servers.
+    pub struct Mcp ("mcp") {
+        /// What session ids are sealed with, each at least 32 characters: the first seals, all of them open. Proxies with the same keys serve one another's sessions. Unless given, a key is made once and kept in the `scaler.state` folder.
+        keys: Vec<Secret> = vec![],
+        /// A session id older than this is refused; its client has to initialize again.
+        session_ttl: Duration [Duration::from_secs(60)..] = Duration::from_secs(30 * 86400),
+        /// Sessions remembered by this proxy: how often they are used, and where those are that were moved. Others work as well, from what their ids hold.
+        max_sessions: u32 [1..] = 100_000,
+    }
+}
+
+section! {
+    /// How sessions leave an MCP upstream that drains.
+    pub struct McpDrain ("pool.NAME.drain") {
+        /// How long its sessions and streams may stay; the pool's `drain_timeout` unless given.
+        deadline: Option<Duration> = None,
+        /// Whether sessions that are left at the deadline are initialized at another upstream; otherwise they are lost.
+        migrate: bool = true,
+        /// Whether sessions hold nothing of worth, so that they move at once instead of at the deadline.
+        portable: bool = false,
+    }
+}
+
+section! {
+    /// A limit of what clients may ask MCP servers; refusals are answers that a model can read.
+    pub struct McpLimit ("pool.NAME.limit") {
+        /// Who is counted: `"client"`, `"client/24"`, `"header:NAME"`, `"cookie:NAME"` or `"all"`. Never the session: a new one would begin anew.
+        per: Per = Per::Client,
+        /// Only calls of these tools; each is counted by itself. All where absent.
+        tool: Vec<String> = vec![],
+        /// Only these methods, such as `"tools/call"`; `"tools/call"` where `tool` is given, else every request.
+        method: Vec<String> = vec![],
+        /// Calls: `"30/min"`, `"5/s"`, `"1000/day"`.
+        rate: Option<Rate> = None,
+        /// So many may come at once above the rate; unless given as many as the rate allows in its unit of time.
+        burst: Option<u32> = None,
+        /// Calls in progress at once.
+        concurrency: Option<u32> [1..] = None,
+        /// How much of the rate one call uses.
+        cost: u32 [1..=1_000_000] = 1,
+        /// Clients remembered at once; then the longest unused is forgotten.
+        max_clients: u32 [1..] = 100_000,
+    }
+}
+
+section! {
+    /// What is kept of lists, as their `ttlMs` and `cacheScope` allow.
+    pub struct McpCache ("pool.NAME.list_cache", short size) {
+        /// All answers together; `"0"` keeps none.
+        size: Size [..=Size(1 << 30)] = Size(8 << 20),
+        /// No answer is kept for longer, whatever its `ttlMs` says.
+        max_age: Duration [MILLISECOND..] = Duration::from_secs(3600),
+    }
+}

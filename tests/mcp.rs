@@ -1,0 +1,462 @@
+//! MCP servers behind the proxy: two replicas, scripted clients of both eras.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::*;
+use tidegate::cli::backend::Speaks;
+
+const POOL: &str = r#"
+    [mcp]
+    keys = ["0123456789abcdef0123456789abcdef"]
+    [listener.web]
+    bind = "127.0.0.1:0"
+    [pool.tools]
+    kind = "mcp"
+    upstreams = ["{a}", "{b}"]
+    keepalive = "300ms"
+    queue = { timeout = "10s" }
+    [[route]]
+    pool = "tools"
+"#;
+
+const BOTH: &str = "application/json, text/event-stream";
+
+/// A client of the era of sessions.
+struct Session {
+    client: Client,
+    id: String,
+    next: u64,
+}
+
+impl Session {
+    async fn begin(client: Client) -> Session {
+        let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } });
+        let answer = post(&client, message(1, "initialize", params)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let id = answer.header("mcp-session-id").expect("a session id").to_owned();
+        let mut session = Session { client, id, next: 2 };
+        let told = session.send(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
+        assert_eq!(told.status, 202);
+        session
+    }
+
+    fn call(&self, body: Value) -> Call {
+        post(&self.client, body).header("mcp-session-id", &self.id).header("mcp-protocol-version", "2025-11-25")
+    }
+
+    async fn send(&mut self, body: Value) -> Answer {
+        self.call(body).await
+    }
+
+    async fn ask(&mut self, method: &str, params: Value) -> Answer {
+        self.next += 1;
+        let body = message(self.next, method, params);
+        self.send(body).await
+    }
+
+    /// A tool's text.
+    async fn tool(&mut self, name: &str, arguments: Value) -> String {
+        let answer = self.ask("tools/call", json!({ "name": name, "arguments": arguments })).await;
+        text_of(&said(&answer))
+    }
+
+    async fn stream(&self) -> Opened {
+        let get = self.client.get("/mcp").header("accept", "text/event-stream").header("mcp-session-id", &self.id);
+        get.open().await
+    }
+}
+
+fn message(id: u64, method: &str, params: Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
+}
+
+fn post(client: &Client, body: Value) -> Call {
+    client.post("/mcp", body.to_string()).header("content-type", "application/json").header("accept", BOTH)
+}
+
+/// A request of the stateless era.
+fn modern(client: &Client, id: u64, method: &str, mut params: Value) -> Call {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let mut call = post(client, message(id, method, params.clone()))
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", method);
+    if let Some(name) = params["name"].as_str() {
+        call = call.header("mcp-name", name);
+    }
+    call
+}
+
+/// The message of an answer, be it JSON or the last event of a stream.
+fn said(answer: &Answer) -> Value {
+    let text = answer.text();
+    let data = text.lines().rev().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&text);
+    serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {} {text}", answer.status))
+}
+
+fn text_of(said: &Value) -> String {
+    said["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{said}")).to_owned()
+}
+
+async fn pair() -> (Upstream, Upstream) {
+    (upstream().named("a").start().await, upstream().named("b").start().await)
+}
+
+#[tokio::test]
+async fn sessions_stay_where_they_are_also_through_another_proxy_and_over_a_reload() {
+    let (a, b) = pair().await;
+    let mut proxy = proxy(POOL).with("a", &a).with("b", &b).spawn().await;
+    let web = client(proxy.address_of("web").await);
+    let second = support::proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let mut sessions = Vec::new();
+    for _ in 0..12 {
+        let mut session = Session::begin(web.clone()).await;
+        assert!(session.id.starts_with("tg1."), "{}", session.id);
+        let home = session.tool("whoami", json!({})).await;
+        sessions.push((session, home));
+    }
+    assert_eq!((a.mcp_sessions(), b.mcp_sessions()), (6, 6));
+    for round in 1..=6u64 {
+        if round == 3 {
+            let verdict = proxy.edit(&POOL.replace("300ms", "400ms")).await;
+            assert!(verdict.accepted, "{}", verdict.problems);
+        }
+        for (session, home) in &mut sessions {
+            session.client = if round % 2 == 0 { second.client() } else { web.clone() };
+            assert_eq!(session.tool("count", json!({})).await, round.to_string());
+            assert_eq!(session.tool("whoami", json!({})).await, *home);
+        }
+    }
+    proxy.signal(rustix::process::Signal::KILL);
+    proxy.ended().await;
+    let proxy = proxy.again().await;
+    let web = client(proxy.address_of("web").await);
+    for (session, _) in &mut sessions {
+        session.client = web.clone();
+        assert_eq!(session.tool("count", json!({})).await, "7", "over a kill and a restart");
+    }
+    let status = proxy.status().await;
+    let pool = status.pools.iter().find(|pool| pool.name == "tools").unwrap();
+    assert_eq!(pool.upstreams.iter().map(|known| known.sessions).sum::<u64>(), 12, "{pool:?}");
+    let (session, _) = &sessions[0];
+    let ended = session.client.call(http::Method::DELETE, "/mcp").header("mcp-session-id", &session.id).await;
+    assert_eq!(ended.status, 200);
+    assert_eq!(session.call(message(9, "ping", json!({}))).await.status, 404, "policy: it is gone where it was");
+}
+
+#[tokio::test]
+async fn a_session_goes_on_when_its_server_is_killed() {
+    let (mut a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let mut sessions = Vec::new();
+    for _ in 0..6 {
+        let mut session = Session::begin(proxy.client()).await;
+        assert_eq!(session.ask("logging/setLevel", json!({ "level": "debug" })).await.status, 200);
+        assert_eq!(session.ask("resources/subscribe", json!({ "uri": "file:///x" })).await.status, 200);
+        sessions.push(session);
+    }
+    assert_eq!((a.mcp_sessions(), b.mcp_begun()), (3, [3, 3]));
+    a.kill().await;
+    let started = Instant::now();
+    // Several requests of the same session notice at once: it is begun again once.
+    for session in &mut sessions {
+        let calls = (0..4).map(|id| session.call(message(id, "tools/call", json!({ "name": "whoami" }))).into_future());
+        for answer in futures_util::future::join_all(calls).await {
+            assert_eq!(text_of(&said(&answer)), "b");
+        }
+    }
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(b.mcp_begun(), [6, 6], "exactly one initialize and one initialized for each session that was lost");
+    for session in &mut sessions {
+        assert_eq!(session.tool("settings", json!({})).await, "debug file:///x", "what it had set is set again");
+    }
+}
+
+#[tokio::test]
+async fn with_404_the_client_is_told() {
+    let (mut a, b) = pair().await;
+    let text = POOL.replace("kind = \"mcp\"", "kind = \"mcp\"\nsession_loss = \"404\"");
+    let proxy = proxy(&text).with("a", &a).with("b", &b).start().await;
+    let mut sessions = [Session::begin(proxy.client()).await, Session::begin(proxy.client()).await];
+    a.kill().await;
+    let mut statuses = Vec::new();
+    for session in &mut sessions {
+        statuses.push(session.ask("ping", json!({})).await.status.as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 404]);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_without_its_sessions_gets_them_again() {
+    let (mut a, mut b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let mut session = Session::begin(proxy.client()).await;
+    a.restart().await;
+    b.restart().await;
+    assert_eq!(session.tool("count", json!({})).await, "1");
+    assert_eq!(session.tool("count", json!({})).await, "2");
+}
+
+#[tokio::test]
+async fn forged_sessions_and_bad_messages_reach_no_server() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let session = Session::begin(proxy.client()).await;
+    let before = a.requests() + b.requests();
+    let client = proxy.client();
+    let forged = |id: &str| post(&client, message(1, "ping", json!({}))).header("mcp-session-id", id);
+    for id in ["a-0", "tg1.", &session.id[..session.id.len() - 2], &format!("{}AA", session.id)] {
+        let answer = forged(id).await;
+        assert_eq!((answer.status.as_u16(), said(&answer)["error"]["code"].as_i64()), (404, Some(-32001)), "{id}");
+        assert_eq!(said(&answer)["id"], 1);
+    }
+    let raw = |body: &str| {
+        client.post("/mcp", body.to_owned()).header("content-type", "application/json").header("accept", BOTH)
+    };
+    for (body, code) in [
+        ("{", -32700),
+        ("", -32600),
+        ("[]", -32600),
+        ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\",\"method\":\"b\"}", -32600),
+        ("{\"a\":1}", -32600),
+    ] {
+        let answer = raw(body).await;
+        assert_eq!((answer.status.as_u16(), said(&answer)["error"]["code"].as_i64()), (400, Some(code)), "{body}");
+    }
+    let call = json!({ "name": "whoami", "arguments": {} });
+    let mismatched = modern(&client, 3, "tools/call", call.clone()).header("mcp-name", "other").await;
+    assert_eq!((mismatched.status.as_u16(), said(&mismatched)["error"]["code"].as_i64()), (400, Some(-32020)));
+    assert_eq!(a.requests() + b.requests(), before);
+    assert_eq!(text_of(&said(&modern(&client, 4, "tools/call", call).await)).len(), 1);
+}
+
+#[tokio::test]
+async fn the_standing_stream_outlives_its_server() {
+    let (mut a, mut b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let mut session = Session::begin(proxy.client()).await;
+    let mut stream = session.stream().await;
+    assert_eq!(stream.status, 200);
+    let home = session.tool("whoami", json!({})).await;
+    session.tool("touch", json!({})).await;
+    read_until(&mut stream, "list_changed").await;
+    read_until(&mut stream, ": keepalive").await;
+    let status = proxy.status().await;
+    assert_eq!(
+        status.pools[0].upstreams.iter().map(|known| known.in_flight).sum::<u64>(),
+        0,
+        "an idle stream is no load"
+    );
+    if home == "a" {
+        a.kill().await
+    } else {
+        b.kill().await
+    }
+    // The stream is followed by another server; until it is there, what that one says is not heard.
+    until("the stream hears the other server", async || {
+        let other = session.tool("whoami", json!({})).await;
+        assert_ne!(other, home);
+        session.tool("touch", json!({})).await;
+        heard(&mut stream, "list_changed").await.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_moves_sessions_at_its_deadline_and_not_before() {
+    let (a, b) = pair().await;
+    let text = POOL.replace("kind = \"mcp\"", "kind = \"mcp\"\ndrain = { deadline = \"1s\" }");
+    let proxy = proxy(&text).with("a", &a).with("b", &b).start().await;
+    let mut sessions = vec![Session::begin(proxy.client()).await, Session::begin(proxy.client()).await];
+    let mut streams = Vec::new();
+    for session in &mut sessions {
+        streams.push(session.stream().await);
+    }
+    proxy.operate("tools", &a.address(), "drain").await;
+    let started = Instant::now();
+    let homes = [sessions[0].tool("whoami", json!({})).await, sessions[1].tool("whoami", json!({})).await];
+    if started.elapsed() < Duration::from_millis(800) {
+        assert_ne!(homes[0], homes[1], "they stay for now");
+    }
+    for _ in 0..4 {
+        let mut fresh = Session::begin(proxy.client()).await;
+        assert_eq!(fresh.tool("whoami", json!({})).await, "b", "new ones go elsewhere");
+    }
+    proxy.until_state("tools", &a.address(), "drained").await;
+    until("the drained one has no connection left", async || (a.stats().open_connections() == 0).then_some(())).await;
+    for session in &mut sessions {
+        assert_eq!(session.tool("whoami", json!({})).await, "b");
+        session.tool("touch", json!({})).await;
+    }
+    for stream in &mut streams {
+        until("the streams hear it", async || {
+            sessions[0].tool("touch", json!({})).await;
+            heard(stream, "list_changed").await.then_some(())
+        })
+        .await;
+    }
+    proxy.operate("tools", &a.address(), "undrain").await;
+    proxy.until_state("tools", &a.address(), "ready").await;
+    let mut homes = Vec::new();
+    for _ in 0..4 {
+        homes.push(Session::begin(proxy.client()).await.tool("whoami", json!({})).await);
+    }
+    assert!(homes.contains(&"a".to_owned()), "{homes:?}");
+}
+
+#[tokio::test]
+async fn each_era_goes_to_servers_that_speak_it() {
+    let (a, b) = pair().await;
+    a.speaks(Speaks::Sessions);
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let client = proxy.client();
+    for id in 0..12 {
+        let answer = modern(&client, id, "server/discover", json!({})).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let call = modern(&client, id, "tools/call", json!({ "name": "whoami", "arguments": {} })).await;
+        assert_eq!(text_of(&said(&call)), "b");
+        let mut session = Session::begin(proxy.client()).await;
+        session.tool("whoami", json!({})).await;
+    }
+    assert!(a.mcp_sessions() > 0 && a.mcp_sessions() + b.mcp_sessions() == 12, "{}", a.mcp_sessions());
+    // Nobody speaks it: the servers' own answer, untouched, so that the client goes back to the older era by itself.
+    b.speaks(Speaks::Sessions);
+    let refused = modern(&client, 99, "server/discover", json!({})).await;
+    assert_eq!((refused.status.as_u16(), said(&refused)["error"]["code"].as_i64()), (400, Some(-32600)));
+    a.speaks(Speaks::Stateless);
+    for _ in 0..4 {
+        let mut session = Session::begin(proxy.client()).await;
+        assert_eq!(session.tool("whoami", json!({})).await, "b");
+    }
+}
+
+#[tokio::test]
+async fn a_state_goes_back_to_whoever_gave_it_out() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let client = proxy.client();
+    for id in 0..10 {
+        let asked = said(&modern(&client, id, "tools/call", json!({ "name": "ask", "arguments": {} })).await);
+        let state = asked["result"]["requestState"].clone();
+        assert!(state.is_string(), "{asked}");
+        let params = json!({ "name": "ask", "arguments": {}, "requestState": state, "inputResponses": {} });
+        assert_eq!(text_of(&said(&modern(&client, id + 100, "tools/call", params).await)), "asked and answered");
+    }
+}
+
+#[tokio::test]
+async fn a_disconnect_cancels_and_progress_comes_as_it_is_made() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let client = proxy.client();
+    let slow = |id, ms: u64| {
+        let arguments = json!({ "ms": ms, "progress": 100 });
+        let meta = json!({ "name": "slow", "arguments": arguments });
+        modern(&client, id, "tools/call", meta)
+    };
+    let mut open = slow(1, 1000).open().await;
+    let mut last = Instant::now();
+    let mut longest = Duration::ZERO;
+    let mut events = 0;
+    while let Some(piece) = open.next().await {
+        piece.unwrap();
+        events += 1;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+    }
+    assert!(events >= 8 && longest < Duration::from_millis(400), "{events} {longest:?}");
+    let mut cut = Vec::new();
+    for id in 0..4 {
+        let mut open = slow(id, 60_000).open().await;
+        open.next().await.unwrap().unwrap();
+        cut.push(open);
+    }
+    let before = Instant::now();
+    drop(cut);
+    until("they are cancelled", async || (a.stats().cancelled() + b.stats().cancelled() == 4).then_some(())).await;
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_silent_call_is_kept_alive_and_answered_as_an_event() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let mut session = Session::begin(proxy.client()).await;
+    let answer = session.ask("tools/call", json!({ "name": "slow", "arguments": { "ms": 1500 } })).await;
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert!(answer.text().matches(": keepalive").count() >= 2, "{}", answer.text());
+    assert_eq!(text_of(&said(&answer)), "done");
+    let quick = session.ask("ping", json!({})).await;
+    assert_eq!(quick.header("content-type"), Some("application/json"));
+}
+
+#[tokio::test]
+async fn a_call_in_progress_on_a_dying_server_is_answered_and_lists_go_elsewhere() {
+    let (mut a, b) = pair().await;
+    let only_a = POOL.replace("\"{b}\"", "{ address = \"{b}\", backup = true }");
+    let proxy = proxy(&only_a).with("a", &a).with("b", &b).start().await;
+    let mut session = Session::begin(proxy.client()).await;
+    let slow = json!({ "name": "slow", "arguments": { "ms": 60_000 } });
+    let call = tokio::spawn(session.call(message(7, "tools/call", slow.clone())).into_future());
+    let streamed = json!({ "name": "slow", "arguments": { "ms": 60_000, "progress": 50 } });
+    let mut stream = session.call(message(8, "tools/call", streamed)).open().await;
+    stream.next().await.unwrap().unwrap();
+    until("both are there", async || (a.stats().in_flight() == 2).then_some(())).await;
+    a.kill().await;
+    let answer = call.await.unwrap();
+    assert_eq!(answer.status, 200, "what a later call may get over is no HTTP error");
+    let error = said(&answer);
+    assert_eq!((&error["id"], &error["error"]["code"]), (&json!(7), &json!(-32000)));
+    assert!(error["error"]["message"].as_str().unwrap().contains("not known"), "{error}");
+    let mut rest = String::new();
+    while let Some(Ok(piece)) = stream.next().await {
+        rest.push_str(&String::from_utf8_lossy(&piece));
+    }
+    assert!(rest.contains("\"id\":8") && rest.contains("not known"), "{rest}");
+    assert_eq!(session.tool("whoami", json!({})).await, "b", "the session lives");
+}
+
+#[tokio::test]
+async fn calls_wait_for_a_server_that_is_late() {
+    let (mut a, mut b) = pair().await;
+    a.kill().await;
+    b.kill().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let client = proxy.client();
+    let calls: Vec<_> = (0..8)
+        .map(|id| {
+            tokio::spawn(modern(&client, id, "tools/call", json!({ "name": "whoami", "arguments": {} })).into_future())
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    a.restart().await;
+    for call in calls {
+        assert_eq!(text_of(&said(&call.await.unwrap())), "a");
+    }
+}
+
+/// Reads the stream until `text` has come.
+async fn read_until(stream: &mut Opened, text: &str) {
+    until(&format!("{text} comes"), async || heard(stream, text).await.then_some(())).await;
+}
+
+/// Whether `text` comes within a moment.
+async fn heard(stream: &mut Opened, text: &str) -> bool {
+    let wait = async {
+        let mut all = String::new();
+        while let Some(piece) = stream.next().await {
+            all.push_str(&String::from_utf8_lossy(&piece.expect("the stream lives")));
+            if all.contains(text) {
+                return true;
+            }
+        }
+        panic!("the stream has ended");
+    };
+    tokio::time::timeout(Duration::from_millis(700), wait).await.unwrap_or(false)
+}

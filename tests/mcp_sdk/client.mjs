@@ -160,7 +160,7 @@ const commands = {
                 await pause((given.gap ?? 0.005) * 1000);
             }
         });
-        return { ok: load.tasks.length };
+        return { ok: load.tasks.length, failed: 0 };
     },
     so_far: () => load.tally.told(),
     async rest() {

@@ -232,7 +232,7 @@ class Commands:
 
         tasks = [asyncio.create_task(each(held)) for held in self.chosen(given)]
         self.load = tally, over, tasks
-        return {"ok": len(tasks)}
+        return {"ok": len(tasks), "failed": 0}
 
     async def so_far(self, given):
         return self.load[0].told()

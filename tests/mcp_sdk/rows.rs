@@ -57,7 +57,6 @@ async fn refusals_of_the_servers_pass_as_they_are() {
         for (method, body, headers) in [
             ("POST", call, vec![("accept", both)]),
             ("POST", call, vec![("accept", "text/html")]),
-            ("POST", call, vec![("accept", both), ("mcp-protocol-version", "1999-01-01")]),
             ("GET", "", vec![("accept", "text/event-stream")]),
             ("DELETE", "", vec![]),
         ] {

@@ -46,6 +46,8 @@ pub mod proxy;
 
 pub mod scaler;
 
+pub mod stdio;
+
 pub mod admin;
 
 pub mod control;

@@ -146,7 +146,7 @@ async fn sessions_stay_where_they_are_also_through_another_proxy_and_over_a_relo
     let (session, _) = &sessions[0];
     let ended = session.client.call(http::Method::DELETE, "/mcp").header("mcp-session-id", &session.id).await;
     assert_eq!(ended.status, 200);
-    assert_eq!(session.call(message(9, "ping", json!({}))).await.status, 404, "policy: it is gone where it was");
+    assert_eq!(session.call(message(9, "ping", json!({}))).await.status, 404, "its client has ended it");
 }
 
 #[tokio::test]
@@ -439,6 +439,141 @@ async fn calls_wait_for_a_server_that_is_late() {
     for call in calls {
         assert_eq!(text_of(&said(&call.await.unwrap())), "a");
     }
+}
+
+#[tokio::test]
+async fn one_stream_hears_every_server_also_those_that_come_later() {
+    let (mut a, b) = pair().await;
+    let c = upstream().named("c").start().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).with("c", &c).start().await;
+    let client = proxy.client();
+    let listen = json!({ "notifications": { "toolsListChanged": true } });
+    let mut stream = modern(&client, 7, "subscriptions/listen", listen).open().await;
+    assert_eq!(stream.status, 200);
+    let streams =
+        async || proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect::<Vec<_>>();
+    until("both are attached", async || (streams().await == [1, 1]).then_some(())).await;
+    let touch = async |server: &Upstream| {
+        let direct = support::client(server.socket_address());
+        let call = json!({ "name": "touch", "arguments": {} });
+        assert_eq!(text_of(&said(&modern(&direct, 1, "tools/call", call).await)), "touched");
+    };
+    let mut all = String::new();
+    for round in 1..=8 {
+        touch(if round % 2 == 0 { &a } else { &b }).await;
+        while all.matches("list_changed").count() < round {
+            all.push_str(&String::from_utf8_lossy(&soon("it is heard", stream.next()).await.unwrap().unwrap()));
+        }
+    }
+    assert_eq!(all.matches("acknowledged").count(), 1, "{all}");
+    assert!(!all.contains("\"result\""), "{all}");
+    let wider = POOL.replace("\"{b}\"", "\"{b}\", \"{c}\"");
+    assert!(proxy.edit(&wider).await.accepted);
+    let started = Instant::now();
+    until("the third is attached", async || (streams().await == [1, 1, 1]).then_some(())).await;
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    touch(&c).await;
+    read_until(&mut stream, "list_changed").await;
+    a.kill().await;
+    until("it is detached", async || (streams().await == [0, 1, 1]).then_some(())).await;
+    touch(&b).await;
+    read_until(&mut stream, "list_changed").await;
+    read_until(&mut stream, ": keepalive").await;
+    drop(stream);
+    until("nobody listens any more", async || (streams().await == [0, 0, 0]).then_some(())).await;
+}
+
+#[tokio::test]
+async fn lists_are_asked_for_once_until_they_change() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let client = proxy.client();
+    let before = a.requests() + b.requests();
+    for id in 0..100 {
+        let answer = said(&modern(&client, id, "tools/list", json!({})).await);
+        assert_eq!((&answer["id"], answer["result"]["tools"].as_array().map(Vec::len)), (&json!(id), Some(8)));
+    }
+    assert_eq!(a.requests() + b.requests() - before, 1);
+    // Whoever brings credentials that nobody has checked here is for its server to judge.
+    modern(&client, 1, "tools/list", json!({})).header("authorization", "Bearer x").await;
+    assert_eq!(a.requests() + b.requests() - before, 2);
+    let listen = json!({ "notifications": { "toolsListChanged": true } });
+    let mut stream = modern(&client, 7, "subscriptions/listen", listen).open().await;
+    until("both are attached", async || (streams(&proxy).await == [1, 1]).then_some(())).await;
+    modern(&client, 8, "tools/call", json!({ "name": "touch", "arguments": {} })).await;
+    read_until(&mut stream, "list_changed").await;
+    let before = a.requests() + b.requests();
+    modern(&client, 1, "tools/list", json!({})).await;
+    assert_eq!(a.requests() + b.requests() - before, 1, "it has changed");
+}
+
+#[tokio::test]
+async fn the_first_transport_stays_with_its_stream() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let client = proxy.client();
+    let mut homes = Vec::new();
+    for number in 0..8u64 {
+        let mut stream = client.get("/mcp/sse").header("accept", "text/event-stream").open().await;
+        let mut all = String::new();
+        let mut hear = async |all: &mut String, text: &str| {
+            while !all.contains(text) {
+                all.push_str(&String::from_utf8_lossy(&soon("an event", stream.next()).await.unwrap().unwrap()));
+            }
+        };
+        hear(&mut all, "\n\n").await;
+        let uri = all.lines().find_map(|line| line.strip_prefix("data: ")).unwrap().to_owned();
+        assert!(uri.starts_with("/mcp/messages?session_id=") && uri.contains("&tidegate=tg1."), "{uri}");
+        let send = |body: Value| client.post(&uri, body.to_string()).header("content-type", "application/json");
+        for (id, tool) in [(1, "count"), (2, "count"), (3, "whoami")] {
+            let call = message(id + number * 10, "tools/call", json!({ "name": tool, "arguments": {} }));
+            assert_eq!(send(call).await.status, 202);
+            hear(&mut all, &format!("\"id\":{}", id + number * 10)).await;
+        }
+        assert!(all.contains("\"text\":\"2\""), "{all}");
+        homes.push(if all.contains("\"text\":\"a\"") { "a" } else { "b" });
+        let forged = uri.replace("tg1.", "tg1.A");
+        let answer =
+            client.post(&forged, message(1, "ping", json!({})).to_string()).header("content-type", "application/json");
+        assert_eq!(answer.await.status, 404);
+    }
+    assert!(homes.contains(&"a") && homes.contains(&"b"), "{homes:?}");
+}
+
+#[tokio::test]
+async fn calls_wait_for_room_in_the_order_in_which_they_came() {
+    let a = upstream().named("a").start().await;
+    let text =
+        POOL.replace("\"{a}\", \"{b}\"", "\"{a}\"").replace("kind = \"mcp\"", "kind = \"mcp\"\nmax_concurrency = 1");
+    let proxy = proxy(&text).with("a", &a).start().await;
+    let client = proxy.client();
+    let ended = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut calls = Vec::new();
+    for id in 0..20u64 {
+        let params = json!({ "name": "slow", "arguments": { "ms": 60 } });
+        let (call, ended) = (modern(&client, id, "tools/call", params).into_future(), ended.clone());
+        calls.push(tokio::spawn(async move {
+            let answer = call.await;
+            ended.lock().unwrap().push(id);
+            answer
+        }));
+        // Each is in line before the next comes.
+        let came = id + 1;
+        until("it has come", async || {
+            (proxy.status().await.requests + proxy.status().await.in_flight >= came).then_some(())
+        })
+        .await;
+    }
+    for call in calls {
+        let answer = call.await.unwrap();
+        assert_eq!((answer.status.as_u16(), text_of(&said(&answer))), (200, "done".to_owned()));
+    }
+    assert_eq!(*ended.lock().unwrap(), (0..20).collect::<Vec<_>>());
+}
+
+/// How many streams each server has.
+async fn streams(proxy: &Proxy) -> Vec<u64> {
+    proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect()
 }
 
 /// Reads the stream until `text` has come.

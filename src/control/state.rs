@@ -22,6 +22,7 @@ use super::watch::Watched;
 use super::workers::WorkerThread;
 use crate::admin::model::{UpstreamStatus, Verdict};
 use crate::admin::{self, Change, ChangeError};
+use crate::health::State;
 use crate::scaler::engine::{ScalerLine, Scalers};
 use crate::snapshot::{Cell, Member, Pool, Snapshot, Upstream};
 use crate::telemetry;
@@ -206,8 +207,7 @@ impl Control {
         // Whoever asked finds it done.
         self.publish_if_changed(now);
         let found = self.current.pools.iter().filter(|known| &*known.name == pool);
-        let named =
-            |member: &&Member| &*member.upstream.address == upstream || member.configured == upstream;
+        let named = |member: &&Member| &*member.upstream.address == upstream || member.configured == upstream;
         let found = found.filter_map(|pool| Some((pool, pool.members.iter().find(named)?))).next();
         let gone = || ChangeError::NoUpstream { pool: pool.to_owned(), upstream: upstream.to_owned() };
         found.map(|(pool, member)| status::upstream(pool, member, now)).ok_or_else(gone)
@@ -297,8 +297,10 @@ impl Control {
 
     pub(super) fn publish(&mut self, mut snapshot: Snapshot) {
         snapshot.generation = self.current.generation + 1;
+        // Nothing more is sent to one that is drained: its idle connections go.
+        let members = snapshot.pools.iter().flat_map(|pool| &pool.members);
         snapshot.targets =
-            snapshot.pools.iter().flat_map(|pool| &pool.members).map(|member| member.target.id).collect();
+            members.filter(|member| member.state != State::Drained).map(|member| member.target.id).collect();
         let before = std::mem::replace(&mut self.current, Arc::new(snapshot));
         self.keep.registry.control.generation.set(self.current.generation as i64);
         self.cell.publish(self.current.clone());

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Live {
     used: AtomicU64,
     /// Requests and streams open now.
     open: AtomicU32,
+    /// Its client has ended it: it is not to be begun again.
+    ended: AtomicBool,
     /// Held by whoever moves it, so that it is moved once, whoever notices.
     pub moving: tokio::sync::Mutex<()>,
     soft: Mutex<Vec<Soft>>,
@@ -61,6 +63,7 @@ impl Live {
             place: ArcSwap::from_pointee(place),
             used: AtomicU64::new(now.nanos()),
             open: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
             moving: tokio::sync::Mutex::new(()),
             soft: Mutex::default(),
         }
@@ -130,6 +133,7 @@ impl Sessions {
     pub fn open(&self, id: &[u8], sealed: impl FnOnce() -> Option<Session>, max: usize, now: Moment) -> Option<Open> {
         let key = self.hasher.hash_one(id);
         let live = match self.known.get(&key) {
+            Some(live) if live.ended.load(Relaxed) => return None,
             Some(live) => live.clone(),
             None => {
                 let live = Arc::new(Live::new(sealed()?, now));
@@ -148,11 +152,16 @@ impl Sessions {
         Some(Open(live))
     }
 
-    /// The session has ended.
+    /// Its client has ended the session. That is remembered for as long as a session that nobody uses.
     pub fn end(&self, id: &[u8]) {
-        if self.known.remove(&self.hasher.hash_one(id)).is_some() {
-            self.size.fetch_sub(1, Relaxed);
+        if let Some(live) = self.known.get(&self.hasher.hash_one(id)) {
+            live.ended.store(true, Relaxed);
         }
+    }
+
+    /// Where those are that have not been ended.
+    fn living(&self) -> impl Iterator<Item = u64> {
+        self.known.iter().filter(|live| !live.ended.load(Relaxed)).map(|live| live.place.load().upstream)
     }
 
     /// Forgets those that nobody has used for `idle`.
@@ -163,15 +172,15 @@ impl Sessions {
     /// How many each upstream has, by its identity.
     pub fn count(&self) -> HashMap<u64, usize> {
         let mut counts = HashMap::new();
-        for live in &self.known {
-            *counts.entry(live.place.load().upstream).or_insert(0) += 1;
+        for upstream in self.living() {
+            *counts.entry(upstream).or_insert(0) += 1;
         }
         counts
     }
 
     /// How many this upstream has.
     pub fn at(&self, upstream: u64) -> usize {
-        self.known.iter().filter(|live| live.place.load().upstream == upstream).count()
+        self.living().filter(|known| *known == upstream).count()
     }
 
     /// How many there are.
@@ -235,6 +244,9 @@ mod tests {
         assert!(sessions.open(b"forged", || None, 10, at(2)).is_none());
         sessions.sweep(Duration::from_secs(10), at(100));
         assert_eq!(sessions.len(), 1, "it is open");
+        sessions.end(b"x");
+        assert!(sessions.open(b"x", || Some(session("a")), 10, at(3)).is_none(), "its client has ended it");
+        assert_eq!(sessions.count(), HashMap::new());
         drop((first, second));
         sessions.sweep(Duration::from_secs(10), at(11));
         assert_eq!(sessions.len(), 1);

@@ -65,7 +65,7 @@ pub struct Snapshot {
     pub routes: Arc<[Route]>,
     /// The pools, by the index that routes name.
     pub pools: Vec<Arc<Pool>>,
-    /// The ids of all targets.
+    /// The ids of all targets that anything may still be sent to.
     pub targets: HashSet<u64>,
     /// The top level's dressed answers.
     pub pages: Arc<Pages>,

@@ -40,6 +40,7 @@ const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 /// | `/cookies/set?NAME=VALUE`, `/cookies` | sets, tells cookies |
 /// | `/trailers` | a body with trailers |
 /// | `/mcp` | a tiny MCP server, where events are accepted; else it mints an `Mcp-Session-Id`, and knows only its own |
+/// | `/mcp/sse`, `/mcp/messages` | the same over MCP's first transport |
 /// | `/ws`, and any `Upgrade` | WebSocket echo, byte echo |
 /// | `/health`, `POST /health/up`, `/health/down` | 200 or 503, as switched |
 /// | `/stats` | what it has seen |
@@ -139,6 +140,8 @@ async fn respond(request: Request<Incoming>, connection: &Connection, shared: &A
         ("cookies", "set") => set_cookies(&query),
         ("cookies", _) => cookies(request.headers()),
         ("trailers", _) => with_trailers(shared),
+        ("mcp", "sse") => mcp::first_transport(shared),
+        ("mcp", "messages") => mcp::first_message(request, shared).await,
         ("mcp", _) if mcp::takes(&request) => mcp::answer(request, shared).await,
         ("mcp", _) => session(&request, connection, shared),
         _ if is_grpc(request.headers()) => grpc(request),

@@ -61,6 +61,8 @@ struct Session {
     calls: u64,
     /// Its settings, as they were made.
     set: Vec<String>,
+    /// Of the first transport: where its answers go.
+    answers: Option<broadcast::Sender<Bytes>>,
 }
 
 impl Default for State {
@@ -92,6 +94,41 @@ impl State {
     fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Session>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The first transport: a stream whose first event says where messages go, and whose other events are the answers.
+pub(super) fn first_transport(shared: &Arc<Shared>) -> Response<Reply> {
+    let id = format!("{}-{}", shared.name, shared.sessions.fetch_add(1, Relaxed));
+    let (sender, receiver) = broadcast::channel(64);
+    let mut sessions = shared.mcp.locked();
+    sessions.insert(id.clone(), Session { answers: Some(sender), ..Session::default() });
+    let endpoint = sse::event(Some("endpoint"), format!("/mcp/messages?session_id={id}").as_bytes(), None);
+    let frames = unfold((receiver, Some(endpoint)), |(mut receiver, endpoint)| async move {
+        let event = match endpoint {
+            Some(endpoint) => endpoint,
+            None => sse::event(Some("message"), &receiver.recv().await.ok()?, None),
+        };
+        Some((Ok(Frame::data(event)), (receiver, None)))
+    });
+    typed("text/event-stream", stream(frames))
+}
+
+/// A message of the first transport.
+pub(super) async fn first_message(request: Request<Incoming>, shared: &Arc<Shared>) -> Response<Reply> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let Some(id) = query.split('&').find_map(|pair| pair.strip_prefix("session_id=")) else {
+        return empty(StatusCode::BAD_REQUEST);
+    };
+    let answers = shared.mcp.locked().get(id).and_then(|session| session.answers.clone());
+    let Some(answers) = answers else { return empty(StatusCode::NOT_FOUND) };
+    let Ok(body) = request.into_body().collect().await else { return empty(StatusCode::BAD_REQUEST) };
+    let Ok(sent) = serde_json::from_slice::<Value>(&body.to_bytes()) else { return empty(StatusCode::BAD_REQUEST) };
+    let response = take(sent, Some(id.to_owned()), None, Era::Sessions, shared).await;
+    if let Ok(said) = response.into_body().collect().await {
+        // Its stream may have gone.
+        let _ = answers.send(said.to_bytes());
+    }
+    empty(StatusCode::ACCEPTED)
 }
 
 /// Whether a request is meant for it.

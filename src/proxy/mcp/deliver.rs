@@ -37,7 +37,7 @@ impl Talk {
     /// Passes an answer on.
     pub(super) async fn deliver(&mut self, mut got: Got) -> Result<(), End> {
         if is_events(&got.head.headers) && got.rest.is_some() {
-            return self.deliver_events(got).await;
+            return Box::pin(self.deliver_events(got)).await;
         }
         if got.rest.is_some() && (self.out.is_open() || is_json(&got.head.headers)) {
             got = read(got).await;
@@ -53,6 +53,9 @@ impl Talk {
         let said = outcome(&read);
         self.learn(said.as_ref(), &read);
         self.seal(&mut head, said.as_ref());
+        if rest.is_none() && head.status == StatusCode::OK {
+            self.keep_list(&read);
+        }
         self.out.open(head);
         self.out.put(read);
         let Some(mut rest) = rest else { return Ok(()) };
@@ -121,6 +124,7 @@ impl Talk {
         let stop = self
             .pass_events(body, Events::new(LONGEST), false, |talk, data| {
                 let said = outcome(data);
+                said.iter().for_each(|said| talk.heed(said));
                 if said.as_ref().is_some_and(Outcome::is_response) {
                     talk.learn(said.as_ref(), data);
                     answered.set(true);

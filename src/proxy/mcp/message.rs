@@ -21,7 +21,9 @@ pub(super) struct Message {
     pub request_state: Option<Box<str>>,
     /// Its params, as JSON text.
     pub params: Option<Bytes>,
-    /// Whether all of it was read.
+    /// What was read of it.
+    pub body: Bytes,
+    /// Whether that is all.
     pub whole: bool,
 }
 
@@ -44,6 +46,7 @@ impl Message {
             version: version.map(own),
             request_state: request_state.map(own),
             params: params.map(|range| bytes.slice(range)),
+            body: bytes.clone(),
             whole,
         })
     }

@@ -8,6 +8,7 @@ mod deliver;
 mod exchange;
 mod hold;
 mod listen;
+mod lists;
 mod message;
 mod recover;
 mod reply;

@@ -46,9 +46,9 @@ fn mark(uri: &str, mark: &str) -> String {
 impl Talk {
     /// A stream without a session: of the first transport if its first event names where to send messages, else as it is.
     pub(super) async fn first_transport(&mut self) -> Result<(), End> {
-        let got = self.exchange().await?;
+        let got = Box::pin(self.exchange()).await?;
         if !got.head.status.is_success() || !is_events(&got.head.headers) {
-            return self.deliver(got).await;
+            return Box::pin(self.deliver(got)).await;
         }
         let Got { mut head, rest, .. } = got;
         if let Some(slot) = &mut self.life.slot {

@@ -12,6 +12,7 @@ use super::stream::{LONGEST, Stop};
 use super::talk::Talk;
 use super::{LAST_EVENT, is_events};
 use crate::mcp::Era;
+use crate::mcp::answer::outcome;
 use crate::mcp::sse::Events;
 use crate::proxy::Refusal;
 use crate::proxy::refusal::Fault;
@@ -27,16 +28,16 @@ impl Talk {
         if self.era == Era::Sessions {
             self.find_session()?;
             if self.session.is_none() {
-                return self.first_transport().await;
+                return Box::pin(self.first_transport()).await;
             }
         }
         loop {
-            let got = self.exchange().await?;
+            let got = Box::pin(self.exchange()).await?;
             if self.session.is_none() || !got.head.status.is_success() || !is_events(&got.head.headers) {
                 return match self.out.is_open() {
                     // What it had was a stream, and there is none to be had any more: it ends, and the client may ask again.
                     true => Ok(()),
-                    false => self.deliver(got).await,
+                    false => Box::pin(self.deliver(got)).await,
                 };
             }
             let opened = Clock::now();
@@ -49,7 +50,11 @@ impl Talk {
                 self.out.open(head);
             }
             let Some(body) = rest else { return Ok(()) };
-            let stop = self.pass_events(body, Events::new(LONGEST), true, |_, _| {}).await;
+            let stop = self
+                .pass_events(body, Events::new(LONGEST), true, |talk, data| {
+                    outcome(data).iter().for_each(|said| talk.heed(said))
+                })
+                .await;
             match stop {
                 Stop::Late => return Err(End::Broken(Refusal::RequestTimeout)),
                 // A server that ends a stream soon, or one whose events can be asked for again, has its reasons.
@@ -72,7 +77,7 @@ impl Talk {
         let sent = self.send_once(&place).await?;
         self.kept().sessions.end(sealed.as_bytes());
         match sent {
-            Ok(got) => self.deliver(got).await,
+            Ok(got) => Box::pin(self.deliver(got)).await,
             Err(refused) => {
                 let refusal = refused.refusal();
                 let gone = refusal.row().fault == Fault::Upstream

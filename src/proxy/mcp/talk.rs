@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::hold::hold;
+use super::lists::Asked;
 use super::message::Message;
 use super::reply::End;
 use super::script::{Ended, Outbox};
@@ -32,6 +33,8 @@ pub(super) struct Talk {
     pub(super) era: Era,
     pub(super) message: Option<Message>,
     pub(super) session: Option<Open>,
+    /// The list it asks for, where that may be kept.
+    pub(super) list: Option<Asked>,
     /// The client's own session id, as it was sealed.
     pub(super) sealed: Option<http::HeaderValue>,
 }
@@ -43,7 +46,7 @@ impl Talk {
     pub(super) fn new(life: Box<Life>, errand: Errand, out: Rc<Outbox>) -> Self {
         let view = life.view.clone();
         let era = Era::of(errand.exchange.head.headers.get(VERSION).map(http::HeaderValue::as_bytes));
-        Talk { life, errand, out, view, era, message: None, session: None, sealed: None }
+        Talk { life, errand, out, view, era, message: None, session: None, list: None, sealed: None }
     }
 
     /// Its pool, as of the request's arrival.
@@ -109,10 +112,11 @@ impl Talk {
     }
 
     async fn answer(&mut self) -> Result<(), End> {
+        // Boxed one by one, so that a stream that stands for an hour does not hold the room that a call would need.
         match self.errand.exchange.head.method {
-            Method::GET => self.stand().await,
-            Method::DELETE => self.end_session().await,
-            _ => self.post().await,
+            Method::GET => Box::pin(self.stand()).await,
+            Method::DELETE => Box::pin(self.end_session()).await,
+            _ => Box::pin(self.post()).await,
         }
     }
 
@@ -137,7 +141,10 @@ impl Talk {
             .as_ref()
             .is_some_and(|message| self.era == Era::Stateless && &*message.method == "subscriptions/listen")
         {
-            return self.listen().await;
+            return Box::pin(self.listen()).await;
+        }
+        if self.from_kept() {
+            return Ok(());
         }
         // An answer that begins a session has to say so in its head.
         let may = self.message.as_ref().is_some_and(|message| message.shape == Shape::Request && !message.begins())

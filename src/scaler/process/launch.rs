@@ -19,7 +19,7 @@ use crate::config::model;
 use crate::scaler::{DriverError, ErrorKind, Life, Order};
 
 /// What systemd and others have told us about ourselves is nothing to our children.
-const OURS_ALONE: &[&str] =
+pub(crate) const OURS_ALONE: &[&str] =
     &["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "MAINPID"];
 /// A socket's path has to fit into `sun_path`.
 const LONGEST_SOCKET: usize = 107;

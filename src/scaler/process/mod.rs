@@ -16,7 +16,7 @@ mod launch;
 mod marks;
 mod output;
 mod port;
-mod proc;
+pub(crate) mod proc;
 mod record;
 mod spec;
 mod takeover;
@@ -31,6 +31,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::{Notify, watch};
 
+pub(crate) use launch::OURS_ALONE;
+pub(crate) use output::clean;
 pub use port::ports;
 pub use spec::spec;
 

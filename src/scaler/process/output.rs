@@ -99,7 +99,7 @@ pub(super) fn last_line(path: &Path) -> Option<String> {
 }
 
 /// As text without anything that could act on a terminal or begin a line of its own.
-fn clean(line: &[u8]) -> String {
+pub(crate) fn clean(line: &[u8]) -> String {
     let cut = &line[..line.len().min(LONGEST)];
     let text = String::from_utf8_lossy(cut);
     let plain = text.trim_end().chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c });

@@ -8,27 +8,27 @@ use rustix::process::{Pid, Signal};
 
 /// A process, as `/proc/PID/stat` has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Stat {
-    pub(super) pid: u32,
-    pub(super) state: char,
-    pub(super) group: u32,
+pub(crate) struct Stat {
+    pub(crate) pid: u32,
+    pub(crate) state: char,
+    pub(crate) group: u32,
     /// User and system time, its own and that of the children it has waited for, in clock ticks.
-    pub(super) ticks: u64,
+    pub(crate) ticks: u64,
     /// When it was started, in clock ticks since boot: with the number it names a process for ever.
-    pub(super) start: u64,
+    pub(crate) start: u64,
     /// Pages of memory in use.
-    pub(super) pages: u64,
+    pub(crate) pages: u64,
 }
 
 impl Stat {
     /// Whether it is more than an entry that waits for its parent.
-    pub(super) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         !matches!(self.state, 'Z' | 'X' | 'x')
     }
 }
 
 /// A process; nothing where there is none.
-pub(super) fn stat(pid: u32) -> Option<Stat> {
+pub(crate) fn stat(pid: u32) -> Option<Stat> {
     parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -44,18 +44,18 @@ fn parse(text: &str) -> Option<Stat> {
 }
 
 /// The numbers of all processes.
-pub(super) fn pids() -> impl Iterator<Item = u32> {
+pub(crate) fn pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Those of a group that live.
-pub(super) fn group(group: u32) -> Vec<Stat> {
+pub(crate) fn group(group: u32) -> Vec<Stat> {
     pids().filter_map(stat).filter(|stat| stat.group == group && stat.is_alive()).collect()
 }
 
 /// The variables of a process whose names begin so; none where we may not look, or where it has written over them.
-pub(super) fn environment(pid: u32, prefix: &str) -> BTreeMap<String, String> {
+pub(crate) fn environment(pid: u32, prefix: &str) -> BTreeMap<String, String> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     if memchr::memmem::find(&bytes, prefix.as_bytes()).is_none() {
         return BTreeMap::new();
@@ -66,7 +66,7 @@ pub(super) fn environment(pid: u32, prefix: &str) -> BTreeMap<String, String> {
 }
 
 /// Names this boot of the machine: process numbers and start times of another one mean nothing.
-pub(super) fn boot() -> &'static str {
+pub(crate) fn boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(|| {
         fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
@@ -74,12 +74,12 @@ pub(super) fn boot() -> &'static str {
 }
 
 /// Clock ticks in a second.
-pub(super) fn ticks_per_second() -> f64 {
+pub(crate) fn ticks_per_second() -> f64 {
     rustix::param::clock_ticks_per_second() as f64
 }
 
 /// Sends a signal to a whole group. There being nobody is no error.
-pub(super) fn signal_group(group: u32, signal: Signal) -> rustix::io::Result<()> {
+pub(crate) fn signal_group(group: u32, signal: Signal) -> rustix::io::Result<()> {
     // 0 and 1 would be our own group and everybody.
     let Some(pid) = i32::try_from(group).ok().filter(|group| *group > 1).and_then(Pid::from_raw) else { return Ok(()) };
     match rustix::process::kill_process_group(pid, signal) {
@@ -89,7 +89,7 @@ pub(super) fn signal_group(group: u32, signal: Signal) -> rustix::io::Result<()>
 }
 
 /// Kills one process, if it is still this one.
-pub(super) fn kill(stat: &Stat) {
+pub(crate) fn kill(stat: &Stat) {
     let Some(pid) = i32::try_from(stat.pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw) else { return };
     // The descriptor holds the process, so that the number cannot become somebody else's between the look and the kill.
     let Ok(held) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };

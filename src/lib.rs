@@ -5,7 +5,7 @@
 //! | floor | rooms |
 //! |---|---|
 //! | words | [`types`] |
-//! | decide: pure, told the time | [`balance`], [`limit`], [`health`], [`retry`], [`route`], [`scale`], [`config`] |
+//! | decide: pure, told the time | [`balance`], [`limit`], [`health`], [`retry`], [`route`], [`scale`], [`access`], [`config`] |
 //! | remember | [`telemetry`], [`snapshot`], [`sweep`] |
 //! | act | [`upstream`] (the far side), [`downstream`] (the near side), [`proxy`] (a request's life), [`scaler`] (makes and removes replicas), [`admin`], [`control`] (the one writer) |
 //! | people | [`cli`] |
@@ -27,6 +27,8 @@ pub mod route;
 pub mod scale;
 
 pub mod mcp;
+
+pub mod access;
 
 pub mod config;
 

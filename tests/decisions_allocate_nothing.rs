@@ -118,7 +118,7 @@ fn a_known_client_is_limited_without_allocations() {
     headers.insert("x-api-key", "0123456789abcdef".parse().unwrap());
     headers.insert("cookie", "a=b; sid=0123456789abcdef".parse().unwrap());
     let connection = ConnectionSeats::new();
-    let who = Who { client: "10.1.2.3".parse().unwrap(), headers: &headers, connection: &connection };
+    let who = Who { client: "10.1.2.3".parse().unwrap(), headers: &headers, principal: None, connection: &connection };
     for rules in [vec![rule.clone()], vec![rule, by_key, by_cookie]] {
         let limiters: Vec<_> = rules.into_iter().map(|rule| Arc::new(Limiter::new(rule))).collect();
         let work = || {

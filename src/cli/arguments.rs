@@ -89,6 +89,14 @@ pub(super) enum Command {
         #[command(flatten)]
         admin: AdminArguments,
     },
+    /// Make a key for `auth.keys`: prints the key, once, and the line for the key file
+    Key {
+        /// Whose key it is: the name in limits, logs and headers
+        name: String,
+        /// A scope that it is good for, as often as needed
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+    },
     /// How pools are scaled: look, ask why, steer, simulate, plan, report
     #[command(subcommand)]
     Scaler(Box<ScalerCommand>),

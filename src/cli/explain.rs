@@ -296,6 +296,7 @@ impl Variables for Facts<'_> {
             // Nobody knows these before the request is made.
             Variable::ClientPort => push("CLIENT_PORT"),
             Variable::RequestId => push("REQUEST_ID"),
+            Variable::Principal => push("PRINCIPAL"),
             Variable::Route => push("ROUTE"),
             Variable::Pool => push("POOL"),
             Variable::Upstream => push("UPSTREAM"),

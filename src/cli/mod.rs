@@ -10,6 +10,7 @@ mod client;
 mod demo;
 mod explain;
 mod failure;
+mod key;
 mod look;
 mod operate;
 mod place;
@@ -56,6 +57,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Explain(arguments) => explain::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Upstream(arguments) => upstream::run(arguments),
+        Command::Key { name, scopes } => key::run(&name, &scopes),
         Command::Scaler(command) => scaler::run(*command),
         client => operate::run(client),
     }

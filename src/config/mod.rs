@@ -7,6 +7,7 @@
 //! Nothing here opens a file by itself, reads a clock or changes what runs: the world comes in as [`Surroundings`].
 //! Why not one struct with serde attributes for text and runtime: see `section.rs`.
 
+mod access;
 mod check;
 mod command;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use check::resource_path;
 pub use command::{Answer, check, show_file};
 pub use model::Config;
 pub use out::{HIDDEN, Secrets};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use super::mcp::*;
+pub use super::access::*;
 pub use super::scaling::*;
 use super::section::{MILLISECOND, section};
 pub use super::setting::{
@@ -400,6 +401,14 @@ section! {
         request_headers: HeaderEdit = HeaderEdit::default(),
         /// Change the answer's headers.
         response_headers: HeaderEdit = HeaderEdit::default(),
+        /// Web pages that may ask at all: `["https://app.example.com", "http://localhost:*"]`; a request with another `Origin` is 403. Requests without one are not from web pages and go on. Unless given nothing is checked. (Which `Host` may be asked for is what `host` says.)
+        origins: Vec<OriginPattern> = vec![],
+        /// What browsers are told about pages of other origins (CORS): `"mcp"`, or a table.
+        cors: Option<CorsSettings> = None,
+        /// Who may come in, by key or token; anybody unless given.
+        auth: Option<AuthSettings> = None,
+        /// What clients are told that look for a token (RFC 9728).
+        resource: Option<ResourceSettings> = None,
         /// Limits for each client: one table or several.
         limit: Vec<Limit> = vec![],
         /// Overrides of the pool's timeouts.
@@ -508,7 +517,7 @@ section! {
         requests: Option<u32> [1..] = None,
         /// Connections with a request in progress at once.
         connections: Option<u32> [1..] = None,
-        /// Who is counted: `"client"` (its address; IPv6: its /64), `"client/24"` (IPv4 prefix), `"header:NAME"`, `"cookie:NAME"` or `"all"` (everybody together).
+        /// Who is counted: `"client"` (its address; IPv6: its /64), `"client/24"` (IPv4 prefix), `"header:NAME"`, `"cookie:NAME"`, `"principal"` (who `auth` has found it to be) or `"all"` (everybody together).
         per: Per = Per::Client,
         /// The status of a refusal; NGINX users expect 503.
         status: u16 [400..=599] = 429,

@@ -4,24 +4,29 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use super::access::{Issuers, derive_access};
+use super::jwks::Fetching;
 use super::listeners::Listeners;
 use super::sealing_key;
+use crate::access::Jwks;
 use crate::config::{self, Config, model};
 use crate::limit::{self, Limiter};
 use crate::mcp::Keys;
 use crate::proxy::pages::{Page, Pages, content_type};
 use crate::route::{self, HeaderEdit, Rewrite, Table, Template};
+use crate::scaler::HttpClient;
 use crate::snapshot::{Action, Listener, Route};
 use crate::telemetry::Registry;
 use crate::telemetry::access::{AccessLog, Format, Target};
 use crate::types::Moment;
 use crate::upstream::{ClientTls, Settings};
 
-/// What outlives a reload, besides the pools: limiter tables, by route and place; the counters; the access log's writer.
+/// What outlives a reload, besides the pools: limiter tables, by route and place; issuers' keys; the counters; the access log's writer.
 #[derive(Debug)]
 pub(super) struct Keep {
     /// All counters.
@@ -33,6 +38,8 @@ pub(super) struct Keep {
     base: PathBuf,
     /// What MCP session ids are sealed with where the configuration has no key.
     made_key: OnceCell<Vec<u8>>,
+    issuers: HashMap<(String, Duration), Fetching>,
+    client: HttpClient,
 }
 
 /// The parts of a snapshot that come from the configuration alone.
@@ -53,13 +60,22 @@ pub(super) struct Derived {
     /// What MCP session ids are sealed with.
     pub keys: Arc<Keys>,
     limiters: HashMap<(String, usize), Arc<Limiter>>,
+    issuers: Issuers,
     log: Target,
 }
 
 impl Keep {
     /// Nothing to keep yet.
     pub(super) fn new(registry: Arc<Registry>, log: Arc<AccessLog>, base: PathBuf) -> Self {
-        Keep { registry, log, limiters: HashMap::new(), base, made_key: OnceCell::new() }
+        Keep {
+            registry,
+            log,
+            limiters: HashMap::new(),
+            base,
+            made_key: OnceCell::new(),
+            issuers: HashMap::new(),
+            client: HttpClient::default(),
+        }
     }
 
     /// What MCP session ids are sealed with: the configuration's keys, else one that is made once and kept.
@@ -89,7 +105,18 @@ impl Keep {
         let cannot = |error| format!("cannot open the access log: {error}; the one before stays in use");
         self.log.switch(derived.log.clone()).map_err(cannot)?;
         self.limiters = std::mem::take(&mut derived.limiters);
+        let mut before = std::mem::take(&mut self.issuers);
+        for (key, jwks) in std::mem::take(&mut derived.issuers) {
+            let start = || Fetching::start(self.client.clone(), key.0.clone(), key.1, jwks);
+            let fetching = before.remove(&key).unwrap_or_else(start);
+            self.issuers.insert(key, fetching);
+        }
         Ok(())
+    }
+
+    /// The keys of an issuer, where somebody fetches them already.
+    pub(super) fn jwks(&self, key: &(String, Duration)) -> Option<Arc<Jwks>> {
+        self.issuers.get(key).map(|fetching| fetching.jwks.clone())
     }
 }
 
@@ -112,10 +139,12 @@ pub(super) fn derive(
             None
         }
     };
-    let mut limiters = HashMap::new();
+    let (mut limiters, mut issuers) = (HashMap::new(), Issuers::new());
     let mut routes = Vec::new();
     for (route, name) in config.route.iter().zip(&names) {
-        match derive_route(config, route, name, keep, &mut limiters, now) {
+        match derive_access(route, keep, &mut issuers).and_then(|access| {
+            derive_route(config, route, name, keep, &mut limiters, now).map(|route| Route { access, ..route })
+        }) {
             Ok(route) => routes.push(route),
             Err(problem) => problems.push(format!("route {name}: {problem}")),
         }
@@ -139,6 +168,7 @@ pub(super) fn derive(
             far,
             keys: Arc::new(keep.keys(config)),
             limiters,
+            issuers,
             log: match &config.access_log.target {
                 model::LogTarget::Off => Target::Off,
                 model::LogTarget::Stdout => Target::Stdout,
@@ -187,6 +217,7 @@ fn derive_route(
         pages: Arc::new(pages(&route.error_pages)?),
         intercept_errors: route.intercept_errors,
         access_log: route.access_log,
+        access: None,
         stats: keep.registry.route(name),
     })
 }

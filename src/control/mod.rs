@@ -4,10 +4,12 @@
 //! Why not let whoever knows of a change write it (a lock around the tables, or one swap for each kind of table): two writers need an
 //! order, and then a request can see half of a change.
 
+mod access;
 mod api;
 mod derive;
 mod event;
 mod handle;
+mod jwks;
 mod listeners;
 mod log;
 mod names;

@@ -76,13 +76,14 @@ impl fmt::Debug for ClientKey {
 }
 
 impl Per {
-    /// Who a request of this client with these headers is counted for.
-    pub fn key(&self, client: IpAddr, headers: &HeaderMap) -> ClientKey {
+    /// Who a request of this client with these headers is counted for; `principal` is who it has been found to be.
+    pub fn key(&self, client: IpAddr, headers: &HeaderMap, principal: Option<&str>) -> ClientKey {
         match self {
             Per::Client => ClientKey::address(client),
             Per::Prefix(bits) => ClientKey::network(client, *bits),
             Per::Header(name) => by_value(headers.get(name).map(|value| value.as_bytes()), client),
             Per::Cookie(name) => by_value(cookie(headers, name.as_bytes()), client),
+            Per::Principal => by_value(principal.map(str::as_bytes), client),
             Per::All => ClientKey::ALL,
         }
     }
@@ -140,15 +141,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         let header: Per = "header:x-api-key".parse().unwrap();
         let sid: Per = "cookie:sid".parse().unwrap();
-        assert_eq!(header.key(client, &headers), ClientKey::address(client));
-        assert_eq!(sid.key(client, &headers), ClientKey::address(client));
+        assert_eq!(header.key(client, &headers, None), ClientKey::address(client));
+        assert_eq!(sid.key(client, &headers, None), ClientKey::address(client));
         headers.insert("x-api-key", "secret".parse().unwrap());
         headers.insert("cookie", "a=1; xsid=no; sid=abc ; sid=second".parse().unwrap());
-        assert_eq!(header.key(client, &headers), ClientKey::value(b"secret"));
-        assert_eq!(sid.key(client, &headers), ClientKey::value(b"abc"));
+        assert_eq!(header.key(client, &headers, None), ClientKey::value(b"secret"));
+        assert_eq!(sid.key(client, &headers, None), ClientKey::value(b"abc"));
         headers.insert("x-api-key", "".parse().unwrap());
-        assert_eq!(header.key(client, &headers), ClientKey::address(client));
-        assert_eq!(Per::All.key(client, &headers), ClientKey::ALL);
+        assert_eq!(header.key(client, &headers, None), ClientKey::address(client));
+        assert_eq!(Per::All.key(client, &headers, None), ClientKey::ALL);
+        assert_eq!(Per::Principal.key(client, &headers, Some("alice")), ClientKey::value(b"alice"));
+        assert_eq!(Per::Principal.key(client, &headers, None), ClientKey::address(client));
     }
 
     #[test]

@@ -125,6 +125,8 @@ pub struct Who<'a> {
     pub client: IpAddr,
     /// The request's headers, for rules that count by one.
     pub headers: &'a HeaderMap,
+    /// Who it has been found to be by its key or token, for rules that count by that.
+    pub principal: Option<&'a str>,
     /// The seats of the connection it came on.
     pub connection: &'a ConnectionSeats,
 }
@@ -273,7 +275,7 @@ pub fn admit_all(
     now: Moment,
     mut count: impl FnMut(usize, Decision),
 ) -> Admission {
-    let key = |limiter: &Limiter| limiter.rule.per.key(who.client, who.headers);
+    let key = |limiter: &Limiter| limiter.rule.per.key(who.client, who.headers, who.principal);
     let [first, others @ ..] = limiters else { return Admission::Proceed(Permit::free(), None) };
     if others.is_empty() {
         let admission = first.admit(key(first), who.connection, now);

@@ -156,7 +156,7 @@ fn several_limits_are_asked_as_one() {
     let (headers, connection) = (HeaderMap::new(), ConnectionSeats::new());
     let mut counted = Vec::new();
     let mut ask = |n: u32| {
-        let who = Who { client: IpAddr::V4(n.into()), headers: &headers, connection: &connection };
+        let who = Who { client: IpAddr::V4(n.into()), headers: &headers, principal: None, connection: &connection };
         admit_all(&limiters, who, at(0), |index, decision| counted.push((index, decision)))
     };
     let Admission::Proceed(_, Some(standing)) = ask(1) else { panic!() };
@@ -176,7 +176,7 @@ fn joined_limits_wait_for_the_longest_and_hold_everything() {
     let slower = Limiter::new(Rule { delay: Duration::from_secs(9), requests: Some(2), ..rule("1/3s", 0) });
     let limiters = [Arc::new(slow), Arc::new(slower)];
     let (headers, connection) = (HeaderMap::new(), ConnectionSeats::new());
-    let who = Who { client: IpAddr::V4(1.into()), headers: &headers, connection: &connection };
+    let who = Who { client: IpAddr::V4(1.into()), headers: &headers, principal: None, connection: &connection };
     let first = admit_all(&limiters, who, at(0), |_, _| {});
     let Admission::Wait(wait, permit, _) = admit_all(&limiters, who, at(0), |_, _| {}) else { panic!() };
     assert_eq!(wait, Duration::from_secs(3));

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 /// Who is counted together.
 ///
-/// **Text**: `client`, `client/24`, `header:X-Api-Key`, `cookie:session`, `all`.
+/// **Text**: `client`, `client/24`, `header:X-Api-Key`, `cookie:session`, `principal`, `all`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Per {
     /// The client's address; an IPv6 client is its /64.
@@ -14,6 +14,8 @@ pub enum Per {
     Header(http::HeaderName),
     /// The value of a cookie; requests without it are counted by address.
     Cookie(String),
+    /// Whoever a key or token has shown it to be; requests without one are counted by address.
+    Principal,
     /// Everybody together.
     All,
 }
@@ -23,8 +25,9 @@ pub enum Per {
 #[error("expected {0}")]
 pub struct PerError(&'static str);
 
-const WHO: PerError =
-    PerError("\"client\", \"client/24\", \"header:NAME\", \"cookie:NAME\" or \"all\", such as \"header:X-Api-Key\"");
+const WHO: PerError = PerError(
+    "\"client\", \"client/24\", \"header:NAME\", \"cookie:NAME\", \"principal\" or \"all\", such as \"header:X-Api-Key\"",
+);
 const BITS: PerError =
     PerError("an IPv4 prefix of 1 to 32 bits, such as \"client/24\"; \"all\" counts everybody together");
 const HEADER: PerError = PerError("a header name behind \"header:\", such as \"header:X-Api-Key\"");
@@ -37,6 +40,7 @@ impl FromStr for Per {
         match text {
             "client" => return Ok(Per::Client),
             "all" => return Ok(Per::All),
+            "principal" => return Ok(Per::Principal),
             _ => {}
         }
         if let Some(bits) = text.strip_prefix("client/") {
@@ -60,6 +64,7 @@ impl fmt::Display for Per {
             Per::Prefix(bits) => write!(f, "client/{bits}"),
             Per::Header(name) => write!(f, "header:{name}"),
             Per::Cookie(name) => write!(f, "cookie:{name}"),
+            Per::Principal => f.write_str("principal"),
             Per::All => f.write_str("all"),
         }
     }
@@ -71,7 +76,9 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for text in ["client", "client/24", "client/1", "client/32", "header:x-api-key", "cookie:SessionId", "all"] {
+        for text in
+            ["client", "client/24", "client/1", "client/32", "header:x-api-key", "cookie:SessionId", "principal", "all"]
+        {
             assert_eq!(text.parse::<Per>().unwrap().to_string(), text);
         }
         assert_eq!("header:X-Api-Key".parse(), Ok(Per::Header(http::HeaderName::from_static("x-api-key"))));

@@ -62,6 +62,7 @@ impl Variables for Facts<'_> {
             },
             Variable::ServerPort => shown(&life.connection.local().map_or(0, |local| local.port())),
             Variable::Status => shown(&life.status.map_or(0, |status| status.as_u16())),
+            Variable::Principal => out.extend_from_slice(life.principal().unwrap_or_default().as_bytes()),
             Variable::Host => out.extend_from_slice(self.host.as_bytes()),
             Variable::Scheme => out.extend_from_slice(life.connection.scheme().as_bytes()),
             Variable::Method => out.extend_from_slice(life.method.as_str().as_bytes()),

@@ -19,7 +19,8 @@ use super::request_body::{Bounds, Inbound};
 use super::respond::Exchange;
 use super::tunnel::Switching;
 use super::worker::Worker;
-use super::{Connection, Refusal, attempt, client, refuse, respond, tunnel, wait};
+use super::{Connection, Refusal, access, attempt, client, refuse, respond, tunnel, wait};
+use crate::access::WELL_KNOWN;
 use crate::config::model::{self, PoolKind};
 use crate::limit::{Admission, Reason, Who, admit_all};
 use crate::route::{Match, Question, Target};
@@ -32,13 +33,16 @@ pub async fn handle(worker: Rc<Worker>, connection: Rc<Connection>, request: Req
     let mut life = Life::begin(worker, connection, &parts);
     match forward(&mut life, parts, body).await {
         Ok(Way::Mcp(errand)) => mcp::serve(life, *errand).await,
-        Ok(Way::Answered(response)) => match life.joint.take() {
-            Some(joint) => {
-                tokio::task::spawn_local(tunnel::run(*joint, life));
-                response.map(Body::detached)
+        Ok(Way::Answered(mut response)) => {
+            access::dress(&life, response.headers_mut());
+            match life.joint.take() {
+                Some(joint) => {
+                    tokio::task::spawn_local(tunnel::run(*joint, life));
+                    response.map(Body::detached)
+                }
+                None => response.map(|content| Body::new(content, life)),
             }
-            None => response.map(|content| Body::new(content, life)),
-        },
+        }
         Err(refused) => refuse::answer(life, refused),
     }
 }
@@ -51,7 +55,7 @@ enum Way {
     Mcp(Box<Errand>),
 }
 
-/// One request's way: normalize, route, admit, pick and send, respond.
+/// One request's way: normalize, route, let in, admit, pick and send, respond.
 async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Way, Refused> {
     let view = life.view.clone();
     let listener = &view.listeners[life.connection.listener()].settings;
@@ -59,6 +63,11 @@ async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Wa
     let normal = normalize(&mut parts, &uri, listener.underscores)?; // 400
     life.client = client::address(life.client, &listener.trusted_proxies, &parts.headers, listener.forwarded);
 
+    if normal.matching().starts_with(WELL_KNOWN)
+        && let Some(answer) = access::describe(life, &view, &parts, &normal)
+    {
+        return Ok(Way::Answered(answer));
+    }
     let question = question(life.connection.listener(), &normal, &parts, life.client);
     let found = view.table.find(&question).ok_or(Refusal::NoRoute)?; // 404
     life.take_route(found.rule);
@@ -71,6 +80,12 @@ async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Wa
     if let Some(pool) = pool {
         let whole = route.timeout.request.unwrap_or(view.pools[pool].settings.timeout.request);
         life.bound(whole.map_or(Moment::NEVER, |whole| life.started + whole));
+    }
+    if let Some(rules) = &route.access
+        // Boxed, because its state would make every request's larger.
+        && let Some(answer) = Box::pin(access::pass(life, rules, &parts, &normal)).await?
+    {
+        return Ok(Way::Answered(answer)); // 401, 403
     }
     admit(life, route, &parts).await?; // 429
 
@@ -130,7 +145,8 @@ async fn admit(life: &mut Life, route: &Route, parts: &Parts) -> Result<(), Refu
     if route.limits.is_empty() {
         return Ok(());
     }
-    let who = Who { client: life.client, headers: &parts.headers, connection: &life.connection.state.seats };
+    let principal = life.asker.as_ref().and_then(|asker| asker.principal());
+    let who = Who { client: life.client, headers: &parts.headers, principal, connection: &life.connection.state.seats };
     let lane = life.worker.lane;
     let count = |index: usize, decision| route.limit_answers[index].1.at(lane).decided(decision);
     match admit_all(&route.limits, who, life.started, count) {
@@ -204,6 +220,9 @@ fn prepare(
     let random = u128::from(life.worker.random()) << 64 | u128::from(life.worker.random());
     let upgrade = Switching::asked(&mut parts, normal, random);
     let headers = &mut parts.headers;
+    if let Some(rules) = &route.access {
+        access::hand_on(life, rules, headers);
+    }
     if headers.get(header::HOST) != Some(&normal.host) {
         headers.insert(header::HOST, normal.host.clone());
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
+use super::access::Asker;
 use super::client::user;
 use super::pick::Slot;
 use super::request_body::Inbound;
@@ -37,6 +38,8 @@ pub struct Life {
     pub started: Moment,
     /// Who it is from.
     pub client: IpAddr,
+    /// Who asks, where its route wants to know.
+    pub asker: Option<Box<Asker>>,
     /// Its method.
     pub method: Method,
     /// Its version.
@@ -100,6 +103,7 @@ impl Life {
             view,
             started: Clock::now(),
             client,
+            asker: None,
             method: parts.method.clone(),
             version: parts.version,
             route: None,
@@ -132,6 +136,11 @@ impl Life {
     /// Its route, once it has one.
     pub fn route(&self) -> Option<&Route> {
         self.route.map(|index| &self.view.routes[index])
+    }
+
+    /// Who it has been found to be, by a key or token.
+    pub fn principal(&self) -> Option<&str> {
+        self.asker.as_ref()?.principal()
     }
 
     /// It has a route, by index; it is counted there from now on.
@@ -223,6 +232,7 @@ impl Life {
         let line = Line {
             at: now,
             client: Some(self.client),
+            principal: self.principal().unwrap_or_default(),
             user: facts.user.as_deref().unwrap_or_default(),
             method: self.method.as_str(),
             target: facts.target.path_and_query().map_or("*", |target| target.as_str()),

@@ -79,6 +79,14 @@ table! {
     BodyBroken        "body_broken"         400 "http_request_error"          Client   close "Request body incomplete";
     /// The client left before its answer was complete (NGINX's 499).
     ClientClosed      "client_closed"       499 "http_request_error"          Client   close "Client closed request";
+    /// A page of an origin that is not in the route's `origins`.
+    ForeignOrigin     "foreign_origin"      403 "http_request_denied"         Client   keep  "Origin not allowed";
+    /// No key or token, or none that is good (RFC 6750 §3.1).
+    Unauthorized      "unauthorized"        401 "http_request_denied"         Client   keep  "Unauthorized";
+    /// A key or token that is good, but not for this.
+    InsufficientScope "insufficient_scope"  403 "http_request_denied"         Client   keep  "Insufficient scope";
+    /// The issuer's keys could never be fetched, so that no token can be verified.
+    NoIssuerKeys      "no_issuer_keys"      503 "proxy_configuration_error"   Config   keep  "Service unavailable";
     /// A rate limit.
     RateLimited       "rate_limited"        429 "http_request_denied"         Limit    keep  "Too many requests";
     /// A limit of requests in progress.

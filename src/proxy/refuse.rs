@@ -10,7 +10,7 @@ use super::body::{Body, Content, without_body_where_there_is_none};
 use super::life::Life;
 use super::pages::Page;
 use super::refusal::Row;
-use super::{Connection, Refusal, Worker};
+use super::{Connection, Refusal, Worker, access};
 use crate::limit;
 use crate::snapshot::View;
 use crate::telemetry::access::Line;
@@ -26,6 +26,8 @@ pub(super) struct Refused {
     limit: Option<Box<Limited>>,
     /// After how many seconds the client may try again, where that is known.
     retry_after: Option<u32>,
+    /// What somebody has to show who may not come in.
+    challenge: Option<Box<HeaderValue>>,
 }
 
 /// What a limit's refusal says.
@@ -37,7 +39,7 @@ struct Limited {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Refused { refusal, limit: None, retry_after: None }
+        Refused { refusal, limit: None, retry_after: None, challenge: None }
     }
 }
 
@@ -54,14 +56,20 @@ impl Refused {
 
     /// By a limit, with the status that its rule names.
     pub(super) fn by_limit(label: Refusal, status: StatusCode, refusal: limit::Refusal) -> Self {
-        Refused { refusal: label, limit: Some(Box::new(Limited { status, refusal })), retry_after: None }
+        let limit = Some(Box::new(Limited { status, refusal }));
+        Refused { refusal: label, limit, retry_after: None, challenge: None }
     }
 
     /// For want of room: after this time there should be some, where that is known.
     pub(super) fn until_room(refusal: Refusal, after: Option<Duration>) -> Self {
         // A second at least, because 0 would ask for a retry at once; an hour at most, because nobody knows more.
         let seconds = |after: Duration| after.as_secs_f64().ceil().clamp(1.0, 3600.0) as u32;
-        Refused { refusal, limit: None, retry_after: after.map(seconds) }
+        Refused { refusal, limit: None, retry_after: after.map(seconds), challenge: None }
+    }
+
+    /// For want of a good key or token.
+    pub(super) fn unauthorized(refusal: Refusal, challenge: HeaderValue) -> Self {
+        Refused { refusal, limit: None, retry_after: None, challenge: Some(Box::new(challenge)) }
     }
 }
 
@@ -81,6 +89,10 @@ pub(super) fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
     if let Some(seconds) = refused.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(challenge) = refused.challenge {
+        headers.insert(header::WWW_AUTHENTICATE, *challenge);
+    }
+    access::dress(&life, headers);
     if row.close && life.version <= http::Version::HTTP_11 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

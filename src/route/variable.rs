@@ -39,6 +39,8 @@ pub enum Variable {
     Status,
     /// The port the request came in by.
     ServerPort,
+    /// Who it is, as a key or token has shown.
+    Principal,
     /// A request header.
     Header(HeaderName),
     /// A cookie.
@@ -64,6 +66,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("upstream", "the address of the upstream it went to"),
     ("status", "the answer's status"),
     ("server_port", "the port it came in by"),
+    ("principal", "who it is, as its key or token has shown"),
     ("header:NAME", "a request header"),
     ("cookie:NAME", "a cookie of the request"),
     ("query:NAME", "a query parameter, as it came"),
@@ -114,6 +117,7 @@ pub(super) fn named(name: &str) -> Result<Variable, TemplateProblem> {
         "upstream" => Variable::Upstream,
         "status" => Variable::Status,
         "server_port" => Variable::ServerPort,
+        "principal" => Variable::Principal,
         "header" => return Err(TemplateProblem::Argument { kind: "header" }),
         "cookie" => return Err(TemplateProblem::Argument { kind: "cookie" }),
         _ => return Err(unknown(name)),
@@ -142,7 +146,7 @@ mod tests {
         for (name, _) in VARIABLES {
             assert!(named(name).is_ok(), "{name}");
         }
-        assert_eq!(VARIABLES.len(), 18);
+        assert_eq!(VARIABLES.len(), 19);
         assert!(NGINX.iter().all(|(_, ours)| named(ours).is_ok()));
     }
 }

@@ -44,14 +44,14 @@ pub(super) struct Call<'a> {
 
 /// An answer, whatever its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
 }
 
 /// Why there is no answer; its text is one clause for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HttpError {
+pub(crate) enum HttpError {
     #[error("{url:?} is no URL that can be asked: {why}")]
     Url { url: String, why: &'static str },
     #[error("cannot connect to {0}: {1}")]
@@ -76,7 +76,7 @@ impl HttpClient {
     }
 
     /// GET.
-    pub(super) async fn get(&self, url: &str, timeout: Duration) -> Result<Answer, HttpError> {
+    pub(crate) async fn get(&self, url: &str, timeout: Duration) -> Result<Answer, HttpError> {
         self.call(Call { method: Method::GET, url, headers: Vec::new(), body: Bytes::new(), timeout }).await
     }
 
@@ -111,7 +111,7 @@ async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin, place: &Place, call: 
     let host = HeaderValue::from_str(&place.authority);
     headers.insert(HOST, host.unwrap_or(HeaderValue::from_static("localhost")));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    headers.insert(USER_AGENT, HeaderValue::from_static("tidegate-scaler"));
+    headers.insert(USER_AGENT, HeaderValue::from_static("tidegate"));
     headers.extend(call.headers);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let exchange = async {

@@ -28,6 +28,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use http::StatusCode;
 
+use crate::access;
 use crate::balance::{self, Cursor, Load, stable_hash};
 use crate::config::model;
 use crate::downstream::Terms;
@@ -110,6 +111,8 @@ pub struct Route {
     pub request_headers: route::HeaderEdit,
     /// How the answer's headers change.
     pub response_headers: route::HeaderEdit,
+    /// Who may ask; none where anybody may.
+    pub access: Option<Box<Access>>,
     /// Who may proceed.
     pub limits: Vec<Arc<Limiter>>,
     /// For each limit, the status of its refusals and its counters.
@@ -128,6 +131,27 @@ pub struct Route {
     pub access_log: bool,
     /// Its counters.
     pub stats: Arc<RouteStats>,
+}
+
+/// Who may ask a route, compiled.
+#[derive(Debug)]
+pub struct Access {
+    /// Pages that may ask; all where it is none.
+    pub origins: Option<access::Origins>,
+    /// What browsers are told.
+    pub cors: Option<access::Cors>,
+    /// Who may come in; anybody where it is none.
+    pub auth: Option<access::Auth>,
+    /// What clients are told that look for a token.
+    pub resource: Option<access::Resource>,
+    /// Whether keys and tokens go on to upstreams; tokens do and keys do not where it is none.
+    pub forward: Option<bool>,
+    /// The header that tells upstreams who it is.
+    pub principal_header: Option<http::HeaderName>,
+    /// The route's hosts: where its resource is described.
+    pub hosts: Vec<route::HostPattern>,
+    /// The route's listeners.
+    pub listeners: Vec<String>,
 }
 
 /// What becomes of a route's requests.

@@ -4,6 +4,7 @@
 //! The checks see the model, the table of places beside it and the [`Surroundings`]; never the text, so that every
 //! language is checked alike. They report all they find.
 
+mod access;
 mod admin;
 mod change;
 mod driver;
@@ -17,6 +18,8 @@ mod reach;
 mod route;
 mod scaler;
 mod tls;
+
+pub(crate) use access::resource_path;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

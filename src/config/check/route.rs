@@ -37,6 +37,7 @@ impl Check<'_> {
             for (index, limit) in route.limit.iter().enumerate() {
                 self.limit(limit, &at.key("limit").index(index));
             }
+            self.access(route, &at);
             if let Some(retry) = &route.retry {
                 self.statuses(&retry.statuses, &at.key("retry"));
             }

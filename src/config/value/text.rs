@@ -9,7 +9,10 @@ use ipnet::IpNet;
 
 use super::plain::integer;
 use crate::balance::HashKey;
-use crate::config::model::{Headroom, HostHeader, LogTarget, MaxConcurrency, StatusSet, StickyKey, Workers};
+use crate::config::model::{
+    Headroom, HostHeader, JwksPlace, LogTarget, MaxConcurrency, NamePattern, OriginPattern, StatusSet, StickyKey,
+    Workers,
+};
 use crate::config::near::{did_you_mean, nearest};
 use crate::config::node::{Entry, Kind, Node};
 use crate::config::out::Out;
@@ -51,7 +54,9 @@ texts! {
     HashKey: "\"client\", \"uri\", \"path\", \"header:NAME\", \"cookie:NAME\" or \"query:NAME\"";
     HostPattern: "a host such as \"api.example.com\" or \"*.example.com\"";
     PathPattern: "a path such as \"/api\" or \"= /exact\"";
-    Per: "\"client\", \"client/24\", \"header:NAME\", \"cookie:NAME\" or \"all\"";
+    NamePattern: "a header name such as \"X-Api-Key\" or \"Mcp-Param-*\"";
+    OriginPattern: "an origin such as \"https://app.example.com\"";
+    Per: "\"client\", \"client/24\", \"header:NAME\", \"cookie:NAME\", \"principal\" or \"all\"";
     Rate: "a rate such as \"100/s\"", off;
     Share: "a share such as \"20%\"", off;
     StatusSet: "statuses such as \"200-399\" or \"200,204\"";
@@ -262,6 +267,32 @@ impl Value for LogTarget {
             LogTarget::Off => Some(Out::text("off")),
             LogTarget::Stdout => Some(Out::text("stdout")),
             LogTarget::File(path) => path.write(),
+        }
+    }
+}
+
+impl Value for JwksPlace {
+    fn words() -> String {
+        "a URL such as \"https://login.example.com/jwks.json\", or a file".to_owned()
+    }
+
+    fn read(node: &Node, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        match node.text() {
+            Some(url) if url.starts_with("https://") || url.starts_with("http://") => {
+                Some(JwksPlace::Url(url.to_owned()))
+            }
+            Some(_) => PathBuf::read(node, at, reader).map(JwksPlace::File),
+            None => {
+                reader.wrong_kind(node, at, &Self::words());
+                None
+            }
+        }
+    }
+
+    fn write(&self) -> Option<Out> {
+        match self {
+            JwksPlace::Url(url) => Some(Out::text(url.clone())),
+            JwksPlace::File(path) => path.write(),
         }
     }
 }

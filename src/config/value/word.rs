@@ -1,5 +1,6 @@
 //! Types that are one of a few words.
 
+use crate::access::{Algorithm as TokenAlgorithm, CorsPreset};
 use crate::balance::Algorithm;
 use crate::config::model::{
     CheckKind, ClientAuth, Forwarded, Initial, LogFormat, PoolKind, Protocol, ProxyProtocol, RequestId, SessionLoss,
@@ -74,7 +75,7 @@ macro_rules! known {
     };
 }
 
-known!(Algorithm Mode Profile Select LeaderKind VictimOrder StopSignal);
+known!(Algorithm TokenAlgorithm CorsPreset Mode Profile Select LeaderKind VictimOrder StopSignal);
 
 fn one_of<T: Words>() -> String {
     let words: Vec<String> = T::all().iter().map(|(word, _)| format!("{word:?}")).collect();

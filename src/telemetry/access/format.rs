@@ -211,6 +211,7 @@ mod tests {
             referer: b"https://example.com/",
             user_agent: b"curl/8.5.0",
             tls: "TLSv1.3",
+            principal: "alice",
             ..Line::default()
         }
     }
@@ -252,7 +253,7 @@ mod tests {
         assert!(json["time"].as_str().unwrap().ends_with('Z'));
         let names: Vec<&str> = json_fields().map(|(_, name)| name).collect();
         let stable = "time client user method target version host scheme status bytes_in bytes_out duration upstream_duration \
-                      upstream_status listener route pool upstream attempts refusal request_id referer user_agent tls";
+                      upstream_status listener route pool upstream attempts refusal request_id referer user_agent tls principal";
         assert_eq!(names.join(" "), stable);
         let bare: serde_json::Value = serde_json::from_str(&written("json", &Line::default())).unwrap();
         assert_eq!((&bare["client"], &bare["status"]), (&"unix:".into(), &serde_json::Value::Null));

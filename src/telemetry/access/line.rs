@@ -16,6 +16,8 @@ pub struct Line<'a> {
     pub client: Option<IpAddr>,
     /// Who the client says it is (`Authorization: Basic`).
     pub user: &'a str,
+    /// Who it is, as a key or token has shown.
+    pub principal: &'a str,
     /// The method.
     pub method: &'a str,
     /// The request target as the client sent it.
@@ -126,6 +128,7 @@ variables! {
     Referer "referer" => |line| bytes(line.referer);
     UserAgent "user_agent" => |line| bytes(line.user_agent);
     Tls "tls" => |line| plain(line.tls);
+    Principal "principal" => |line| text(line.principal);
 }
 
 fn text(text: &str) -> Fact<'_> {

@@ -22,7 +22,7 @@ class Tally {
     async of(future, good = (_, bad) => !bad, patience = PATIENCE) {
         const begun = performance.now();
         let timer;
-        const late = new Promise((_, refuse) => (timer = setTimeout(() => refuse(new Error('timed out')), PATIENCE)));
+        const late = new Promise((_, refuse) => (timer = setTimeout(() => refuse(new Error('timed out')), patience)));
         try {
             const [text, bad] = await Promise.race([future, late]);
             this.slowest = Math.max(this.slowest, performance.now() - begun);
@@ -95,7 +95,8 @@ const commands = {
             for (let number = 0; number < (given.times ?? 1); number += 1) {
                 const good = given.text ? text => text === given.text : (_, bad) => !bad;
                 const call = session.call(given.tool, given.arguments ?? {});
-                texts.add(await tally.of(call, good, given.patience));
+                const patience = given.patience && given.patience * 1000;
+                texts.add(await tally.of(call, good, patience));
             }
             return texts.size === 1 && !texts.has(undefined);
         });

@@ -571,6 +571,40 @@ async fn calls_wait_for_room_in_the_order_in_which_they_came() {
     assert_eq!(*ended.lock().unwrap(), (0..20).collect::<Vec<_>>());
 }
 
+#[tokio::test]
+async fn an_ended_session_is_over_and_so_is_its_stream() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let session = Session::begin(proxy.client()).await;
+    let mut stream = session.stream().await;
+    let ended = session.client.call(http::Method::DELETE, "/mcp").header("mcp-session-id", &session.id).await;
+    assert_eq!(ended.status, 200);
+    // The tiny server does not end its streams; this one dies.
+    let (mut a, mut b) = (a, b);
+    let before = a.mcp_begun()[0] + b.mcp_begun()[0];
+    if a.mcp_begun()[0] > 0 {
+        a.kill().await
+    } else {
+        b.kill().await
+    }
+    let over = async { while stream.next().await.is_some() {} };
+    soon("it is over", over).await;
+    assert_eq!(before, 1);
+    assert_eq!([a, b].iter().filter(|server| server.is_up()).map(|server| server.mcp_begun()[0]).sum::<u64>(), 0);
+}
+
+#[tokio::test]
+async fn a_standing_stream_takes_nobodys_place() {
+    let a = upstream().named("a").start().await;
+    let text =
+        POOL.replace("\"{a}\", \"{b}\"", "\"{a}\"").replace("kind = \"mcp\"", "kind = \"mcp\"\nmax_concurrency = 1");
+    let proxy = proxy(&text).with("a", &a).start().await;
+    let session = Session::begin(proxy.client()).await;
+    let _stream = session.stream().await;
+    let mut other = soon("there is room", Session::begin(proxy.client())).await;
+    assert_eq!(soon("there is room", other.tool("count", json!({}))).await, "1");
+}
+
 /// How many streams each server has.
 async fn streams(proxy: &Proxy) -> Vec<u64> {
     proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect()

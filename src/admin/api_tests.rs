@@ -32,6 +32,8 @@ fn upstream(state: health::State) -> UpstreamStatus {
         reason: "asked to".to_owned(),
         since_seconds: 1.0,
         in_flight: 1,
+        streams: 0,
+        sessions: 0,
         weight: 1.0,
         configured_weight: 1,
         backup: false,

@@ -77,6 +77,10 @@ fn member(upstream: &UpstreamStatus) -> [String; 9] {
         Some(most) => format!("{}/{most}", upstream.in_flight),
         None => upstream.in_flight.to_string(),
     };
+    let in_flight = match upstream.sessions {
+        0 => in_flight,
+        sessions => format!("{in_flight}, {sessions} sessions"),
+    };
     let backup = if upstream.backup { " backup" } else { "" };
     let ewma = if upstream.ewma_seconds > 0.0 { latency(upstream.ewma_seconds) } else { "-".to_owned() };
     [
@@ -158,6 +162,8 @@ mod tests {
             reason: "checks pass".to_owned(),
             since_seconds: 125.0,
             in_flight: 3,
+            streams: 0,
+            sessions: 0,
             weight: 1.0,
             configured_weight: 1,
             backup: false,

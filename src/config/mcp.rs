@@ -1,10 +1,13 @@
 //! The MCP part of the model: `[mcp]` and what pools of `kind = "mcp"` have beyond others.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::Secret;
 use super::section::{MILLISECOND, section};
 use crate::limit::Per;
+pub use crate::stdio::Share as StdioShare;
 use crate::types::{Rate, Size};
 
 /// What a pool's upstreams are.
@@ -68,6 +71,28 @@ section! {
         cost: u32 [1..=1_000_000] = 1,
         /// Clients remembered at once; then the longest unused is forgotten.
         max_clients: u32 [1..] = 100_000,
+    }
+}
+
+section! {
+    /// MCP servers that speak on standard input and output: started on demand, and bridged.
+    pub struct McpStdio ("pool.NAME.stdio", short command) {
+        /// The program and its arguments: `["npx", "-y", "@modelcontextprotocol/server-everything"]`.
+        command: Vec<String>,
+        /// Environment variables beside our own.
+        env: BTreeMap<String, String> = BTreeMap::new(),
+        /// Where it runs; our own directory unless given.
+        cwd: Option<PathBuf> = None,
+        /// Who shares a process: `"session"` (each session has its own), `"principal"` (all sessions of one key or token) or `"all"`.
+        share: StdioShare = StdioShare::Session,
+        /// A process that nobody has spoken to for so long is stopped; the next request starts another.
+        idle_timeout: Duration [Duration::from_secs(1)..] = Duration::from_secs(300),
+        /// A session's own process is stopped when none of its requests and streams has been open for so long; the session comes back with its next request.
+        abandoned: Duration [Duration::from_millis(100)..] = Duration::from_secs(20),
+        /// From SIGTERM to SIGKILL.
+        grace: Duration = Duration::from_secs(5),
+        /// Processes at once.
+        max_processes: u32 [1..=10_000] = 100,
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use super::mcp::*;
 pub use super::access::*;
+pub use super::mcp::*;
 pub use super::scaling::*;
 use super::section::{MILLISECOND, section};
 pub use super::setting::{
@@ -217,6 +217,8 @@ section! {
         keepalive: Duration [Duration::from_millis(100)..] = Duration::from_secs(15),
         /// With `kind = "mcp"`: limits for each client and tool.
         limit: Vec<McpLimit> = vec![],
+        /// With `kind = "mcp"`: instead of `upstreams`, servers on standard input and output.
+        stdio: Option<McpStdio> = None,
         /// With `kind = "mcp"`: lists that say how long they hold are kept.
         list_cache: McpCache = McpCache::default(),
     }

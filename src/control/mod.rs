@@ -6,6 +6,7 @@
 
 mod access;
 mod api;
+mod bridge;
 mod derive;
 mod event;
 mod handle;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::bridge::{Bridged, bridged};
 use super::event::Event;
 use super::probing::Probing;
 use super::replicas::{Made, completed, is_done, unchecked};
@@ -37,6 +38,8 @@ pub(super) struct PoolState {
     pub(super) learned_bound: Option<u32>,
     registry: Arc<Registry>,
     events: UnboundedSender<Event>,
+    /// The bridge to its MCP servers, where they speak on standard input and output.
+    bridge: Option<Bridged>,
     pub(super) dirty: bool,
 }
 
@@ -92,7 +95,8 @@ impl PoolState {
         registry: Arc<Registry>,
         events: UnboundedSender<Event>,
     ) -> Self {
-        let settings = completed(settings);
+        let mut bridge = None;
+        let settings = completed(with_bridge(&mut bridge, &name, settings));
         let stats = if settings.scaler.is_some() { registry.scaled_pool(&name) } else { registry.pool(&name) };
         let kept = PoolKept::new(stats);
         PoolState {
@@ -108,7 +112,15 @@ impl PoolState {
             learned_bound: None,
             registry,
             events,
+            bridge,
             dirty: true,
+        }
+    }
+
+    /// Its MCP servers end with the process.
+    pub(super) fn end_bridge(&mut self) {
+        if let Some(bridge) = self.bridge.take() {
+            bridge.end();
         }
     }
 
@@ -120,7 +132,7 @@ impl PoolState {
 
     /// Takes over new settings. Members that stay keep their health, load and counters; those that are gone drain.
     pub(super) fn adopt(&mut self, settings: Arc<model::Pool>, far: Settings, now: Moment) -> Vec<News> {
-        let settings = completed(settings);
+        let settings = completed(with_bridge(&mut self.bridge, &self.name, settings));
         if settings.scaler.is_some() && *self.kept.stats.labels()[0] != *self.name {
             let pool = &self.name;
             tracing::warn!(%pool, "the scaler sees the load of other pools too: raise admin.max_series and restart");
@@ -520,6 +532,13 @@ impl PoolState {
             panicking: lineup.panicking,
             kept: self.kept.clone(),
         }
+    }
+}
+
+fn with_bridge(bridge: &mut Option<Bridged>, pool: &str, settings: Arc<model::Pool>) -> Arc<model::Pool> {
+    match (&settings.stdio, &bridge) {
+        (None, None) => settings,
+        _ => Arc::new(bridged(bridge, pool, (*settings).clone())),
     }
 }
 

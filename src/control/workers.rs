@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::event::Event;
 use super::listeners::Step;
+use super::pool::PoolState;
 use super::state::Control;
 use super::systemd;
 use crate::downstream::{Door, Seats, Socket};
@@ -103,6 +104,7 @@ impl Control {
             }
         }
         self.end_scalers(events).await;
+        self.pools.values_mut().chain(&mut self.leaving).for_each(PoolState::end_bridge);
         self.keep.log.close(Duration::from_secs(1));
         if let Some((_, stop)) = &self.api {
             stop.notify_one();

@@ -79,6 +79,16 @@ impl Live {
         self.place.store(Arc::new(to));
     }
 
+    /// Whether its client has ended it. That is remembered for as long as a session that nobody uses.
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    /// Its client ends it; or takes that back, where its server would not have it.
+    pub fn set_ended(&self, ended: bool) {
+        self.ended.store(ended, Relaxed);
+    }
+
     /// Keeps a setting, if there is room.
     pub fn keep(&self, soft: Soft) {
         let mut kept = self.soft.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +143,7 @@ impl Sessions {
     pub fn open(&self, id: &[u8], sealed: impl FnOnce() -> Option<Session>, max: usize, now: Moment) -> Option<Open> {
         let key = self.hasher.hash_one(id);
         let live = match self.known.get(&key) {
-            Some(live) if live.ended.load(Relaxed) => return None,
+            Some(live) if live.is_ended() => return None,
             Some(live) => live.clone(),
             None => {
                 let live = Arc::new(Live::new(sealed()?, now));
@@ -152,16 +162,9 @@ impl Sessions {
         Some(Open(live))
     }
 
-    /// Its client has ended the session. That is remembered for as long as a session that nobody uses.
-    pub fn end(&self, id: &[u8]) {
-        if let Some(live) = self.known.get(&self.hasher.hash_one(id)) {
-            live.ended.store(true, Relaxed);
-        }
-    }
-
     /// Where those are that have not been ended.
     fn living(&self) -> impl Iterator<Item = u64> {
-        self.known.iter().filter(|live| !live.ended.load(Relaxed)).map(|live| live.place.load().upstream)
+        self.known.iter().filter(|live| !live.is_ended()).map(|live| live.place.load().upstream)
     }
 
     /// Forgets those that nobody has used for `idle`.
@@ -244,7 +247,7 @@ mod tests {
         assert!(sessions.open(b"forged", || None, 10, at(2)).is_none());
         sessions.sweep(Duration::from_secs(10), at(100));
         assert_eq!(sessions.len(), 1, "it is open");
-        sessions.end(b"x");
+        first.set_ended(true);
         assert!(sessions.open(b"x", || Some(session("a")), 10, at(3)).is_none(), "its client has ended it");
         assert_eq!(sessions.count(), HashMap::new());
         drop((first, second));

@@ -94,7 +94,11 @@ async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Wa
     life.inbound = inbound(life, route, &view.pools[pool], listener, body)?; // 413
     let counts = wait::counts(&view.pools[pool].settings, &parts.headers, normal.matching());
     let mut exchange = Exchange { counts, ..prepare(life, route, listener, parts, asked)? };
-    if view.pools[pool].settings.kind == PoolKind::Mcp
+    let settings = &view.pools[pool].settings;
+    if settings.stdio.is_some() {
+        mcp::introduce(life.principal(), &mut exchange.head.headers);
+    }
+    if settings.kind == PoolKind::Mcp
         && exchange.upgrade.is_none()
         && mcp::concerns(&exchange.head.method, &exchange.head.headers, normal.query)
     {

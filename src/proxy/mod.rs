@@ -33,5 +33,8 @@ pub use request_body::RequestBody;
 pub use site::Site;
 pub use worker::{Parts, Worker};
 
+/// The header that tells a bridge to MCP servers who asks; clients cannot send it there.
+pub const PRINCIPAL: http::HeaderName = http::HeaderName::from_static("tidegate-principal");
+
 /// A client's connection, with what we keep for it.
 pub type Connection = crate::downstream::Connection<site::Kept>;

@@ -133,6 +133,10 @@ impl Upstream {
         }
     }
 
+    pub fn is_up(&self) -> bool {
+        self.backend.is_some()
+    }
+
     /// Starts it on the address it had; its counts start at zero.
     pub async fn restart(&mut self) {
         self.kill().await;

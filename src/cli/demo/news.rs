@@ -71,6 +71,8 @@ mod tests {
             reason: reason.to_owned(),
             since_seconds: 0.0,
             in_flight: 2,
+            streams: 0,
+            sessions: 0,
             weight: 1.0,
             configured_weight: 1,
             backup: false,

@@ -215,7 +215,7 @@ impl Check<'_> {
         }
     }
 
-    fn command(&mut self, command: &[String], at: &At) {
+    pub(super) fn command(&mut self, command: &[String], at: &At) {
         if self.failed(at) {
             return;
         }
@@ -228,7 +228,7 @@ impl Check<'_> {
         }
     }
 
-    fn variables(&mut self, variables: &BTreeMap<String, String>, at: &At) {
+    pub(super) fn variables(&mut self, variables: &BTreeMap<String, String>, at: &At) {
         for name in variables.keys().filter(|name| name.is_empty() || name.contains(['=', '\0'])) {
             let label = "expected a name such as \"LOG_LEVEL\"";
             self.report.error_at_key(&at.key(name), format!("bad name of a variable {name:?}"), label);

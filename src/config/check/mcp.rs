@@ -24,6 +24,7 @@ impl Check<'_> {
                 ("session_loss", pool.session_loss != SessionLoss::Reinit),
                 ("drain", pool.drain != McpDrain::default()),
                 ("keepalive", self.written(&at.key("keepalive"))),
+                ("stdio", pool.stdio.is_some()),
                 ("limit", !pool.limit.is_empty()),
                 ("list_cache", pool.list_cache != McpCache::default()),
             ];
@@ -32,6 +33,24 @@ impl Check<'_> {
         if pool.sticky.is_some() {
             let label = "sessions of an MCP pool stay where they are by themselves";
             self.no_effect(at, &[("sticky", true)], label);
+        }
+        if let Some(stdio) = &pool.stdio {
+            let at = at.key("stdio");
+            if !pool.upstreams.is_empty() || pool.scaler.is_some() {
+                let label =
+                    "its upstream is the bridge to these processes: expected no `upstreams` and no `scaler` beside it";
+                self.report.error(&at, "a pool has one kind of upstreams", label);
+            }
+            if pool.health.is_some() {
+                let label = "a check would start processes, and keep them from being idle";
+                self.report.error(
+                    &at,
+                    "processes that are started on demand are not checked: leave out `health`",
+                    label,
+                );
+            }
+            self.command(&stdio.command, &at.key("command"));
+            self.variables(&stdio.env, &at.key("env"));
         }
         if pool.drain.portable && !pool.drain.migrate {
             let (first, second) = (at.key("drain").key("migrate"), at.key("drain").key("portable"));

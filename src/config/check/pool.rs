@@ -59,7 +59,7 @@ impl Check<'_> {
         if self.failed(&list) {
             return;
         }
-        let grown = pool.scaler.is_some() || self.written(&at.key("scaler"));
+        let grown = pool.scaler.is_some() || self.written(&at.key("scaler")) || self.written(&at.key("stdio"));
         if pool.upstreams.is_empty() {
             if grown {
                 return;

@@ -4,7 +4,7 @@ use crate::access::{Algorithm as TokenAlgorithm, CorsPreset};
 use crate::balance::Algorithm;
 use crate::config::model::{
     CheckKind, ClientAuth, Forwarded, Initial, LogFormat, PoolKind, Protocol, ProxyProtocol, RequestId, SessionLoss,
-    TlsVersion,
+    StdioShare, TlsVersion,
 };
 use crate::config::near::{did_you_mean, nearest};
 use crate::config::node::Node;
@@ -59,6 +59,7 @@ words! {
     ClientAuth { "require" = Require, "optional" = Optional }
     CheckKind { "http" = Http, "tcp" = Tcp, "mcp" = Mcp }
     PoolKind { "http" = Http, "mcp" = Mcp }
+    StdioShare { "session" = Session, "principal" = Principal, "all" = All }
     SessionLoss { "reinit" = Reinit, "404" = NotFound }
     Initial { "down" = Down, "up" = Up }
 }

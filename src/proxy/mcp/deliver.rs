@@ -56,7 +56,7 @@ impl Talk {
         if rest.is_none() && head.status == StatusCode::OK {
             self.keep_list(&read);
         }
-        self.out.open(head);
+        self.open(head);
         self.out.put(read);
         let Some(mut rest) = rest else { return Ok(()) };
         // Longer than anybody looks: it passes as it comes.
@@ -117,7 +117,7 @@ impl Talk {
         } else {
             self.dress(&mut head);
             self.seal(&mut head, None);
-            self.out.open(head);
+            self.open(head);
         }
         let Some(body) = rest else { return Ok(()) };
         let answered = std::cell::Cell::new(!self.message.as_ref().is_some_and(|message| message.wants_answer()));
@@ -161,7 +161,7 @@ impl Talk {
             params: params.into(),
             born: unix_now(),
         };
-        let sealed = self.view.keys.seal(&session, self.bound(), nonce());
+        let sealed = self.view.keys.seal(&session, &self.bound(), nonce());
         let Some(sealed) = sealed.and_then(|sealed| HeaderValue::from_str(&sealed).ok()) else { return };
         let max = self.view.config.mcp.max_sessions as usize;
         drop(self.kept().sessions.open(sealed.as_bytes(), || Some(session), max, Clock::now()));

@@ -6,20 +6,23 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::reply::events_head;
 use super::script::Outbox;
+use http::response::Parts;
+
 use crate::mcp::sse;
 use crate::sweep::{Deadline, Sweep};
 
-/// Runs `work`. Where that takes longer than `every`, the answer is opened as an event stream, if it `may` be, and gets a comment each time.
+/// Runs `work`. Where that takes longer than `every`, the answer is opened as an event stream with this head, and gets a comment each time;
+/// without a head it has to wait.
 pub(super) async fn hold<T>(
     out: &Outbox,
     sweep: &Rc<Sweep>,
     every: Duration,
-    may: bool,
+    mut head: Option<Parts>,
     work: impl Future<Output = T>,
 ) -> T {
     let mut work = pin!(work);
+    let may = head.is_some();
     let mut clock: Option<Deadline> = None;
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -28,8 +31,8 @@ pub(super) async fn hold<T>(
         if may {
             let clock = clock.get_or_insert_with(|| armed(sweep, every));
             while clock.poll_expired(cx).is_ready() {
-                if !out.is_open() {
-                    out.open(events_head());
+                if let Some(head) = head.take() {
+                    out.open(head);
                 }
                 if out.is_empty() {
                     out.put(sse::comment("keepalive"));

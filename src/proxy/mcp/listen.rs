@@ -59,7 +59,7 @@ impl Talk {
         }
         let Got { mut head, rest, .. } = got;
         self.dress(&mut head);
-        self.out.open(head);
+        self.open(head);
         let (Some(body), Some(slot)) = (rest, self.life.slot.take()) else { return Ok(()) };
         self.merge(Leg::new(slot, body)).await
     }

@@ -27,10 +27,11 @@ impl Talk {
         let Some(message) = self.message.as_ref().filter(|message| message.whole && self.era == Era::Stateless) else {
             return false;
         };
-        let unchecked =
-            self.headers().contains_key(header::AUTHORIZATION) || self.headers().contains_key(header::COOKIE);
+        let principal = self.life.principal();
+        let brings = |name| self.headers().contains_key(name);
+        let unchecked = principal.is_none() && (brings(header::AUTHORIZATION) || brings(header::COOKIE));
         let (Some(id), false) = (message.id.as_deref(), unchecked) else { return false };
-        let Some(key) = peek(&message.body, true).ok().and_then(|seen| Key::of(&seen, &message.body, None)) else {
+        let Some(key) = peek(&message.body, true).ok().and_then(|seen| Key::of(&seen, &message.body, principal)) else {
             return false;
         };
         let bounds = &self.settings().list_cache;

@@ -31,8 +31,8 @@ use super::body::{Body, Content};
 use super::facts::Facts;
 use super::forward::Asked;
 use super::life::Life;
-use super::refuse;
 use super::respond::Exchange;
+use super::{PRINCIPAL, refuse};
 use crate::route::Matched;
 
 /// `Mcp-Session-Id`.
@@ -107,6 +107,14 @@ pub(super) fn concerns(method: &Method, headers: &HeaderMap, query: Option<&str>
         Method::GET => accepts_events(headers),
         Method::DELETE => headers.contains_key(SESSION),
         _ => false,
+    }
+}
+
+/// Tells a bridge who asks, and nobody else does.
+pub(super) fn introduce(principal: Option<&str>, headers: &mut HeaderMap) {
+    headers.remove(PRINCIPAL);
+    if let Some(principal) = principal.and_then(|principal| HeaderValue::from_str(principal).ok()) {
+        headers.insert(PRINCIPAL, principal);
     }
 }
 

@@ -46,7 +46,7 @@ impl Talk {
             return Err(Refusal::NoSession.into());
         };
         let going = self.going(lost);
-        if !self.recovers() || going && !self.settings().drain.migrate {
+        if !self.recovers() || session.is_ended() || going && !self.settings().drain.migrate {
             return Err(Refusal::NoSession.into());
         }
         let _moving = session.moving.lock().await;

@@ -104,7 +104,7 @@ impl Talk {
 
     /// Says a whole answer.
     pub(super) fn say(&self, head: http::response::Parts, body: Bytes) {
-        self.out.open(head);
+        self.open(head);
         self.out.put(body);
     }
 }

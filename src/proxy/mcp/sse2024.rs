@@ -55,7 +55,7 @@ impl Talk {
             slot.becomes_stream();
         }
         self.dress(&mut head);
-        self.out.open(head);
+        self.open(head);
         let Some(mut body) = rest else { return Ok(()) };
         let mut events = Events::new(LONGEST);
         loop {
@@ -96,7 +96,7 @@ impl Talk {
         let upstream = self.life.slot.as_ref().map_or(0, |slot| slot.member().upstream.identity);
         let session =
             Session { upstream, id: "".into(), version: "2024-11-05".into(), params: "".into(), born: unix_now() };
-        let sealed = self.view.keys.seal(&session, self.bound(), super::deliver::nonce());
+        let sealed = self.view.keys.seal(&session, &self.bound(), super::deliver::nonce());
         let uri = String::from_utf8_lossy(uri);
         let uri = sealed.map_or_else(|| uri.to_string(), |sealed| mark(&uri, &sealed));
         sse::event(Some("endpoint"), HeaderValue::from_str(&uri).map_or(&[][..], |_| uri.as_bytes()), None)

@@ -11,9 +11,9 @@ use super::reply::End;
 use super::stream::{LONGEST, Stop};
 use super::talk::Talk;
 use super::{LAST_EVENT, is_events};
-use crate::mcp::Era;
 use crate::mcp::answer::outcome;
 use crate::mcp::sse::Events;
+use crate::mcp::{Era, Live};
 use crate::proxy::Refusal;
 use crate::proxy::refusal::Fault;
 use crate::types::Clock;
@@ -32,6 +32,9 @@ impl Talk {
             }
         }
         loop {
+            if self.out.is_open() && self.live().is_some_and(Live::is_ended) {
+                return Ok(());
+            }
             let got = Box::pin(self.exchange()).await?;
             if self.session.is_none() || !got.head.status.is_success() || !is_events(&got.head.headers) {
                 return match self.out.is_open() {
@@ -47,7 +50,7 @@ impl Talk {
             }
             if !self.out.is_open() {
                 self.dress(&mut head);
-                self.out.open(head);
+                self.open(head);
             }
             let Some(body) = rest else { return Ok(()) };
             let stop = self
@@ -70,13 +73,18 @@ impl Talk {
     /// Ends the session at its upstream; where that is gone it has ended already.
     pub(super) async fn end_session(&mut self) -> Result<(), End> {
         self.find_session()?;
-        let (Some(session), Some(sealed)) = (&self.session, self.sealed.clone()) else {
+        let Some(session) = self.session.as_ref().map(|session| session.0.clone()) else {
             return Err(Refusal::NoSession.into());
         };
-        let place = session.place();
-        let sent = self.send_once(&place).await?;
-        self.kept().sessions.end(sealed.as_bytes());
+        // Before its server ends it, so that nobody who notices begins it again.
+        session.set_ended(true);
+        let sent = self.send_once(&session.place()).await?;
         match sent {
+            Ok(got) if got.head.status == StatusCode::METHOD_NOT_ALLOWED => {
+                // It does not let clients end sessions.
+                session.set_ended(false);
+                Box::pin(self.deliver(got)).await
+            }
             Ok(got) => Box::pin(self.deliver(got)).await,
             Err(refused) => {
                 let refusal = refused.refusal();
@@ -89,7 +97,7 @@ impl Talk {
                 head.status = StatusCode::NO_CONTENT;
                 self.life.status = Some(head.status);
                 self.life.refusal = None;
-                self.out.open(head);
+                self.open(head);
                 Ok(())
             }
         }

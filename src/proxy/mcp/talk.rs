@@ -5,18 +5,20 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{HeaderMap, Method};
 
 use super::hold::hold;
 use super::lists::Asked;
 use super::message::Message;
-use super::reply::End;
+use super::reply::{End, events_head};
 use super::script::{Ended, Outbox};
 use super::{Errand, METHOD, NAME, SESSION, VERSION, sse2024};
 use crate::config::model;
 use crate::mcp::peek::{Malformed, Shape};
 use crate::mcp::{self, Era, Live, Open};
 use crate::proxy::Refusal;
+use crate::proxy::access;
 use crate::proxy::body::Broken;
 use crate::proxy::life::Life;
 use crate::proxy::pick::Affinity;
@@ -74,9 +76,18 @@ impl Talk {
         &self.errand.exchange.head.headers
     }
 
-    /// What session ids of this pool are bound to.
-    pub(super) fn bound(&self) -> &str {
-        &self.pool().name
+    /// What session ids are bound to: their pool, and who has begun the session, where that is known.
+    pub(super) fn bound(&self) -> Cow<'_, str> {
+        match self.life.principal() {
+            None => Cow::Borrowed(&self.pool().name),
+            Some(principal) => Cow::Owned(format!("{}\n{principal}", self.pool().name)),
+        }
+    }
+
+    /// Opens the answer.
+    pub(super) fn open(&self, mut head: Parts) {
+        access::dress(&self.life, &mut head.headers);
+        self.out.open(head);
     }
 
     /// Until when it may wait for an upstream.
@@ -125,10 +136,9 @@ impl Talk {
             Some(inbound) => inbound.gather().await?,
             None => (Bytes::new(), true),
         };
-        let message = Message::read(&bytes, whole).map_err(unreadable)?;
-        self.agrees(&message)?;
+        let message = self.message.insert(Message::read(&bytes, whole).map_err(unreadable)?);
         self.errand.exchange.repeatable = message.is_repeatable();
-        self.message = Some(message);
+        self.agrees()?;
         if self.era == Era::Sessions {
             self.find_session()?;
         }
@@ -150,16 +160,22 @@ impl Talk {
         let may = self.message.as_ref().is_some_and(|message| message.shape == Shape::Request && !message.begins())
             && super::accepts_events(self.headers());
         let (out, sweep, every) = (self.out.clone(), self.life.worker.sweep.clone(), self.settings().keepalive);
-        let got = hold(&out, &sweep, every, may, self.exchange()).await?;
+        let mut head = may.then(events_head);
+        head.iter_mut().for_each(|head| access::dress(&self.life, &mut head.headers));
+        let got = hold(&out, &sweep, every, head, self.exchange()).await?;
         self.deliver(got).await
     }
 
     /// Whether headers and message say the same; a proxy that goes by one and a server that goes by the other could be played off against
     /// each other.
-    fn agrees(&self, message: &Message) -> Result<(), End> {
+    fn agrees(&self) -> Result<(), End> {
+        let Some(message) = &self.message else { return Ok(()) };
         if self.era == Era::Sessions || message.shape != Shape::Request {
             return Ok(());
         }
+        // A message that names no version is none of this era, which its server will say better than we can. What was not read can not be
+        // compared; the server will.
+        let Some(version) = message.version.as_deref() else { return Ok(()) };
         let said = |name| {
             let mut lines = self.headers().get_all(name).iter();
             match (lines.next(), lines.next()) {
@@ -170,9 +186,7 @@ impl Talk {
         let differs = |header: &'static str, text: &'static str| {
             End::bad(mcp::HEADER_MISMATCH, format!("the {header} header does not match the message's {text}"), None)
         };
-        let version = message.version.as_deref();
-        // What was not read can not be compared; the server will.
-        if (message.whole || version.is_some()) && said(VERSION).as_deref() != version {
+        if said(VERSION).as_deref() != Some(version) {
             return Err(differs("MCP-Protocol-Version", "protocol version"));
         }
         if said(METHOD).as_deref() != Some(&message.method) {
@@ -190,7 +204,7 @@ impl Talk {
         let Some(id) = self.headers().get(SESSION).cloned() else { return Ok(()) };
         let mcp = &self.view.config.mcp;
         let unseal = || {
-            let sealed = self.view.keys.open(id.as_bytes(), self.bound())?;
+            let sealed = self.view.keys.open(id.as_bytes(), &self.bound())?;
             (unix_now().saturating_sub(sealed.born) <= mcp.session_ttl.as_secs()).then_some(sealed)
         };
         let max = mcp.max_sessions as usize;
@@ -204,7 +218,7 @@ impl Talk {
     fn find_mark(&mut self) -> Result<(), End> {
         let target = &self.errand.exchange.target;
         let Some((target, mark)) = sse2024::unmark(target) else { return Ok(()) };
-        let sealed = self.view.keys.open(mark.as_bytes(), self.bound()).ok_or(Refusal::NoSession)?;
+        let sealed = self.view.keys.open(mark.as_bytes(), &self.bound()).ok_or(Refusal::NoSession)?;
         self.errand.exchange.target = target;
         self.errand.exchange.affinity = Affinity::Only(sealed.upstream);
         Ok(())

@@ -57,14 +57,14 @@ async def on_elicitation(context, params):
 
 
 @asynccontextmanager
-async def connect(url, mode="legacy", headers=None, transport="http"):
+async def connect(url, mode="legacy", headers=None, transport="http", read_timeout=300):
     outer = Session()
     if transport == "sse":
         opening = sse_client(url, headers=headers)
         async with opening as (incoming, outgoing), inner_of(outer, incoming, outgoing):
             yield outer
         return
-    timeout = httpx.Timeout(30, read=300)
+    timeout = httpx.Timeout(30, read=read_timeout)
     async with httpx.AsyncClient(headers=headers, timeout=timeout) as http:
         async with streamable_http_client(url, http_client=http) as (incoming, outgoing, _):
             async with inner_of(outer, incoming, outgoing):

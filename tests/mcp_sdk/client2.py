@@ -5,6 +5,7 @@ import logging
 import warnings
 from contextlib import asynccontextmanager
 
+import httpx2
 import mcp_types as types
 from mcp import Client
 from mcp.client.sse import sse_client
@@ -70,9 +71,9 @@ async def on_elicitation(context, params):
 
 
 @asynccontextmanager
-async def connect(url, mode="auto", headers=None, transport="http"):
+async def connect(url, mode="auto", headers=None, transport="http", read_timeout=300):
     outer = Session()
-    async with create_mcp_http_client(headers=headers) as http:
+    async with create_mcp_http_client(headers, httpx2.Timeout(30, read=read_timeout)) as http:
         how = sse_client(url, headers=headers) if transport == "sse" else streamable_http_client(url, http_client=http)
         async with Client(
             how, mode=mode, elicitation_callback=on_elicitation, message_handler=outer.on_message, cache=None

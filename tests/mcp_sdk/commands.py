@@ -2,7 +2,8 @@
 
 The same words are understood by client1.py, client2.py (Python SDK 1.x and 2.x) and client.mjs (TypeScript SDK):
 
-    {"do": "open", "count": 24}                       open so many sessions more; "mode", "headers", "gap"
+    {"do": "open", "count": 24}                       open so many sessions more; "mode", "headers",
+                                                      "transport", "read_timeout" (Python: seconds of silence)
     {"do": "call", "tool": "whoami", "times": 6}      on each session, all sessions at once; "arguments", "text", "patience"
     {"do": "list", "times": 1}                        tools/list
     {"do": "progress", "seconds": 2}                  a slow call with progress; the widest gap
@@ -125,7 +126,7 @@ class Commands:
 
     async def open(self, given):
         tally, versions = Tally(), Counter()
-        how = {key: given[key] for key in ("mode", "headers", "transport") if key in given}
+        how = {key: given[key] for key in ("mode", "headers", "transport", "read_timeout") if key in given}
 
         async def one():
             held = Held(lambda: self.connect(given.get("url", self.url), **how))

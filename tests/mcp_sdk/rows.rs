@@ -63,7 +63,8 @@ async fn refusals_of_the_servers_pass_as_they_are() {
             let mut seen = Vec::new();
             for address in [replica.address(), proxy.address("web")] {
                 let method = method.parse().expect("a method");
-                let mut call = client(address).call(method, "/mcp").body(body).header("content-type", "application/json");
+                let mut call =
+                    client(address).call(method, "/mcp").body(body).header("content-type", "application/json");
                 for (name, value) in &headers {
                     call = call.header(name, value);
                 }
@@ -95,8 +96,10 @@ async fn every_session_stays_where_it_began() {
         // The server closes the call's stream; the client comes back for the result with Last-Event-ID.
         clients.call("polled", 1).await.all_of(24);
         clients.ask(json!({ "do": "close" })).await.all_of(24);
-        let deleted = async || fleet.a.counts().await["verbs"]["DELETE"].as_u64().unwrap_or(0)
-            + fleet.b.counts().await["verbs"]["DELETE"].as_u64().unwrap_or(0);
+        let deleted = async || {
+            fleet.a.counts().await["verbs"]["DELETE"].as_u64().unwrap_or(0)
+                + fleet.b.counts().await["verbs"]["DELETE"].as_u64().unwrap_or(0)
+        };
         until("every session has been ended", async || (deleted().await == 24).then_some(())).await;
         assert_eq!(fleet.asked("initialize").await, 24);
     }
@@ -181,16 +184,14 @@ async fn silence_cuts_no_stream() {
     if sdks().is_none() {
         return;
     }
-    // As it is, and in a hurry: shorter than any silence here, were it not for the comments.
-    let (settings, seconds) = match std::env::var_os("TIDEGATE_LONG") {
-        Some(_) => ("", 70),
-        None => ("keepalive = \"100ms\"\ntimeout = { first_byte = \"500ms\", idle = \"500ms\" }", 2),
-    };
+    let long = std::env::var_os("TIDEGATE_LONG").is_some();
+    // As it is; and in a hurry, with clients that bear less silence than there is without the comments.
+    let (settings, seconds, bears) = if long { ("", 70, 60) } else { ("keepalive = \"250ms\"", 4, 2) };
     let fleet = Fleet::of([Python2, Python1], settings).await;
     let mut all = Vec::new();
     for sdk in ALL {
         let mut clients = fleet.clients(sdk).await;
-        clients.open(2).await;
+        clients.ask(json!({ "do": "open", "count": 2, "read_timeout": bears })).await.all_of(2);
         clients.ask(json!({ "do": "listen", "uris": uris(0..8) })).await.all_of(2);
         let slow = json!({ "seconds": seconds, "quiet": true });
         clients.order(json!({ "do": "call", "tool": "slow", "arguments": slow, "patience": 90 })).await;
@@ -322,13 +323,18 @@ async fn sessions_of_a_killed_replica_go_on_at_the_other_one() {
         fleet.a.kill().await;
         let after = clients.call("whoami", 1).await.all_of(8);
         assert_eq!(after.from("b"), 8);
-        assert!(after.number("slowest_ms") < 500, "{sdk:?}: {after:?}");
+        // What a busy machine adds, it adds to both.
+        let bound = 500.max(5 * before.number("slowest_ms"));
+        assert!(after.number("slowest_ms") < bound, "{sdk:?}: {after:?}, before {before:?}");
         // Calls at the same time recover a session once.
         clients.call("count", 6).await.all_of(48);
         let both = (fleet.b.asked("initialize").await, fleet.b.asked("notifications/initialized").await);
         assert_eq!(both, (kept + lost, kept + lost), "{sdk:?}");
         // What it had subscribed to it hears of from there.
-        until("the other one knows the subscribers", async || (fleet.b.touch("test://item/0").await == 8).then_some(())).await;
+        until("the other one knows the subscribers", async || {
+            (fleet.b.touch("test://item/0").await == 8).then_some(())
+        })
+        .await;
         hears(&mut clients, &uris(0..1)).await;
     }
 }
@@ -472,7 +478,8 @@ async fn a_limit_is_told_to_the_model_and_the_session_lives() {
         clients.call("whoami", 1).await.all_of(1);
         // Beginning anew gives nothing back.
         clients.ask(open).await.all_of(1);
-        let again = clients.ask(json!({ "do": "call", "tool": "add", "arguments": { "a": 1, "b": 2 }, "sessions": [1] })).await;
+        let again =
+            clients.ask(json!({ "do": "call", "tool": "add", "arguments": { "a": 1, "b": 2 }, "sessions": [1] })).await;
         assert_eq!(again.number("failed"), 1, "{sdk:?}: {again:?}");
     }
 }
@@ -489,7 +496,10 @@ async fn calls_wait_for_room_and_for_a_server_that_is_late() {
     for sdk in ALL {
         let mut clients = Clients::through(sdk, &proxy).await;
         clients.open(20).await;
-        clients.ask(json!({ "do": "call", "tool": "slow", "arguments": { "seconds": 0.1, "quiet": true } })).await.all_of(20);
+        clients
+            .ask(json!({ "do": "call", "tool": "slow", "arguments": { "seconds": 0.1, "quiet": true } }))
+            .await
+            .all_of(20);
         all.push(clients);
     }
     // Nobody is there for a while; who asks meanwhile is answered when somebody is.

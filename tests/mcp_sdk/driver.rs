@@ -57,6 +57,18 @@ fn command(sdk: Sdk, folder: &Path, what: &str) -> Command {
     command
 }
 
+/// The settings of a pool whose servers speak on standard input and output.
+pub fn stdio(sdk: Sdk, settings: &str) -> String {
+    let folder = sdks().expect("the SDKs are there");
+    let command = command(sdk, &folder, "server");
+    let program = command.as_std().get_program().to_owned();
+    let words: Vec<_> = [program].into_iter().chain(command.as_std().get_args().map(Into::into)).collect();
+    let words: Vec<_> = words.iter().map(|word| word.to_str().expect("a path that is text")).collect();
+    let command = [words, vec!["--stdio", "--name", "own"]].concat();
+    let environment = format!("{{ TIDEGATE_MCP_SDKS = {folder:?} }}");
+    format!("stdio = {{ command = {command:?}, env = {environment}, {settings} }}")
+}
+
 /// One server process.
 pub struct Replica {
     sdk: Sdk,
@@ -214,10 +226,11 @@ impl Said {
 /// A configuration for an MCP pool of these replicas; `settings` are the pool's, `more` stands at the end.
 pub fn config(replicas: &[&Replica], settings: &str, more: &str) -> String {
     let upstreams: Vec<String> = replicas.iter().map(|replica| format!("\"{}\"", replica.address())).collect();
+    let upstreams =
+        if upstreams.is_empty() { String::new() } else { format!("upstreams = [{}]", upstreams.join(", ")) };
     format!(
         "[mcp]\nkeys = [\"{KEY}\"]\n[listener.web]\nbind = \"127.0.0.1:0\"\n[[route]]\npool = \"tools\"\n\
-         [pool.tools]\nkind = \"mcp\"\nupstreams = [{}]\n{settings}\n{more}\n",
-        upstreams.join(", ")
+         [pool.tools]\nkind = \"mcp\"\n{upstreams}\n{settings}\n{more}\n"
     )
 }
 

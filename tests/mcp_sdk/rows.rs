@@ -532,6 +532,52 @@ async fn sessions_of_2024_stay_where_they_began() {
     }
 }
 
+fn processes(said: &Said) -> Vec<u32> {
+    let pid = |(text, _): (String, u64)| text.rsplit('/').next().and_then(|pid| pid.parse().ok()).expect("a process");
+    said.texts().into_iter().map(pid).collect()
+}
+
+fn lives(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[tokio::test]
+async fn servers_on_standard_input_and_output_serve_many() {
+    if sdks().is_none() {
+        return;
+    }
+    for (server, sdk) in [(Python1, TypeScript), (TypeScript, Python1)] {
+        // One process for all; a call that takes longer than it may be idle is waited for.
+        let settings = stdio(server, "share = \"all\", idle_timeout = \"1s\"");
+        let proxy = started(&config(&[], &settings, "")).await;
+        let mut clients = Clients::through(sdk, &proxy).await;
+        clients.open(10).await;
+        let one = processes(&clients.call("whoami", 2).await.all_of(20));
+        assert_eq!(one.len(), 1, "{one:?}");
+        let slow = json!({ "seconds": 2.5, "quiet": true });
+        let order = json!({ "do": "call", "tool": "slow", "arguments": slow, "sessions": [0] });
+        clients.ask(order).await.all_of(1);
+        clients.ask(json!({ "do": "close" })).await.all_of(10);
+        drop(clients);
+        eventually("the process has been stopped", || !lives(one[0])).await;
+        // One process for each session, and none after a client that just goes.
+        let settings = stdio(server, "share = \"session\", abandoned = \"500ms\"");
+        let proxy = started(&config(&[], &settings, "")).await;
+        let mut clients = Clients::through(sdk, &proxy).await;
+        clients.open(3).await;
+        let own = processes(&clients.call("whoami", 1).await.all_of(3));
+        assert_eq!(own.len(), 3, "{own:?}");
+        assert_eq!(clients.call("count", 2).await.all_of(6).texts(), [("1".to_owned(), 3), ("2".to_owned(), 3)]);
+        clients.ask(json!({ "do": "call", "tool": "elicit", "text": "blue" })).await.all_of(3);
+        drop(clients);
+        eventually("no process is left", || !own.iter().copied().any(lives)).await;
+    }
+}
+
+async fn started(text: &str) -> Proxy {
+    proxy(text).start().await
+}
+
 /// The lines of a suite's summary, one per scenario.
 async fn conformance(url: &str, version: &str) -> Vec<String> {
     let folder = sdks().expect("the SDKs are there");

@@ -629,3 +629,176 @@ async fn heard(stream: &mut Opened, text: &str) -> bool {
     };
     tokio::time::timeout(Duration::from_millis(700), wait).await.unwrap_or(false)
 }
+
+/// [`POOL`] with limits.
+fn limited(limits: &str) -> String {
+    POOL.replace("[[route]]", &format!("{limits}\n[[route]]"))
+}
+
+/// What a tool's result says, and whether it says that the tool failed.
+fn result_of(answer: &Answer) -> (String, bool) {
+    let said = said(answer);
+    (text_of(&said), said["result"]["isError"] == true)
+}
+
+const FIVE: &str =
+    "[[pool.tools.limit]]\nper = \"header:authorization\"\ntool = [\"echo\", \"count\"]\nrate = \"5/min\"\n";
+
+#[tokio::test]
+async fn above_its_rate_a_tool_answers_what_a_model_can_read_and_all_else_goes_on() {
+    let (a, b) = pair().await;
+    let proxy = proxy(&limited(FIVE)).with("a", &a).with("b", &b).start().await;
+    let web = proxy.client();
+    let mut session = Session::begin(web.clone()).await;
+    let echo = |id, key: &str, session: &Session| {
+        let params = json!({ "name": "echo", "arguments": { "text": "hi" } });
+        session.call(message(id, "tools/call", params)).header("authorization", key).into_future()
+    };
+    for id in 0..5 {
+        assert_eq!(result_of(&echo(id, "one", &session).await), ("hi".to_owned(), false));
+    }
+    let reached = a.requests() + b.requests();
+    let sixth = echo(5, "one", &session).await;
+    assert_eq!((sixth.status.as_u16(), said(&sixth)["id"].as_u64()), (200, Some(5)));
+    let (text, failed) = result_of(&sixth);
+    assert!(failed && text.starts_with("Rate limit: at most 5 calls of echo a minute; try again in "), "{text}");
+    assert_eq!(a.requests() + b.requests(), reached, "no server has seen it");
+    assert_eq!(session.tool("whoami", json!({})).await.len(), 1, "the session lives");
+    let count = message(7, "tools/call", json!({ "name": "count" }));
+    assert_eq!(
+        result_of(&session.call(count).header("authorization", "one").await),
+        ("1".into(), false),
+        "another tool"
+    );
+    assert_eq!(result_of(&echo(8, "two", &session).await), ("hi".into(), false), "another client");
+    // Neither a new session nor a reload begins anew.
+    for _ in 0..3 {
+        let next = Session::begin(web.clone()).await;
+        assert!(result_of(&echo(9, "one", &next).await).1);
+    }
+    let verdict = proxy.edit(&limited(&FIVE.replace("\"count\"", "\"count\", \"fail\""))).await;
+    assert!(verdict.accepted, "{}", verdict.problems);
+    assert!(result_of(&echo(10, "one", &session).await).1, "a reload keeps counts");
+    let refused =
+        proxy.metric("tidegate_mcp_limit_decisions_total{pool=\"tools\",limit=\"0\",decision=\"refused_rate\"}");
+    assert_eq!(refused.await, Some(5.0));
+    let refusals =
+        async || proxy.metric("tidegate_refusals_total{reason=\"rate_limited\"}").await.filter(|count| *count == 5.0);
+    until("they are counted", refusals).await;
+}
+
+#[tokio::test]
+async fn a_name_behind_what_is_read_ahead_is_no_way_round_a_limit_nor_are_batches_and_keys_that_come_again() {
+    let (a, b) = pair().await;
+    let proxy = proxy(&limited(FIVE)).with("a", &a).with("b", &b).start().await;
+    let session = Session::begin(proxy.client()).await;
+    let raw = |body: String| {
+        let call = proxy.client().post("/mcp", body).header("content-type", "application/json").header("accept", BOTH);
+        call.header("mcp-session-id", &session.id).header("mcp-protocol-version", "2025-11-25")
+    };
+    let filler = "x".repeat(200 << 10);
+    let late = |id: u32| {
+        format!(
+            r#"{{"params":{{"arguments":{{"text":"hi","more":"{filler}"}},"name":"echo"}},"method":"tools/call","id":{id},"jsonrpc":"2.0"}}"#
+        )
+    };
+    for id in 0..5 {
+        assert_eq!(result_of(&raw(late(id)).await), ("hi".into(), false));
+    }
+    assert!(result_of(&raw(late(6)).await).1);
+    let batch = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"count"}}"#;
+    let answer = raw(format!("[{}]", [batch; 6].join(","))).await;
+    assert_eq!((answer.status.as_u16(), said(&answer)["error"]["code"].as_i64()), (200, Some(-32000)));
+    assert!(said(&answer)["error"]["data"]["retryAfterSeconds"].as_u64().is_some_and(|seconds| seconds >= 1));
+    let again = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"whoami","arguments":{{"more":"{filler}"}},"name":"echo"}}}}"#
+    );
+    let answer = raw(again).await;
+    assert_eq!((answer.status.as_u16(), said(&answer)["error"]["code"].as_i64()), (400, Some(-32600)));
+}
+
+#[tokio::test]
+async fn costs_and_calls_at_once_are_limited_and_what_begins_waits() {
+    let (a, b) = pair().await;
+    let limits = "[[pool.tools.limit]]\ntool = [\"echo\"]\nrate = \"10/min\"\ncost = 4\n\
+        [[pool.tools.limit]]\ntool = [\"slow\"]\nconcurrency = 2\n\
+        [[pool.tools.limit]]\nmethod = [\"initialize\"]\nrate = \"2/s\"\nburst = 0\n\
+        [[pool.tools.limit]]\nmethod = [\"ping\"]\nrate = \"1/min\"\n";
+    let proxy = proxy(&limited(limits)).with("a", &a).with("b", &b).start().await;
+    let started = Instant::now();
+    let mut session = Session::begin(proxy.client()).await;
+    drop(Session::begin(proxy.client()).await);
+    assert!(started.elapsed() >= Duration::from_millis(450), "the second waits: {:?}", started.elapsed());
+    let mut failed = Vec::new();
+    for _ in 0..3 {
+        let answer = session.ask("tools/call", json!({ "name": "echo", "arguments": { "text": "hi" } })).await;
+        failed.push(result_of(&answer).1);
+    }
+    assert_eq!(failed, [false, false, true], "ten are two of four");
+    let slow =
+        |id, ms: u64| session.call(message(id, "tools/call", json!({ "name": "slow", "arguments": { "ms": ms } })));
+    let held = [slow(20, 60_000), slow(21, 60_000)].map(|call| tokio::spawn(call.into_future()));
+    until("two are there", async || (a.stats().in_flight() + b.stats().in_flight() == 2).then_some(())).await;
+    let (text, third) = result_of(&slow(22, 1).await);
+    assert!(third && text.contains("at most 2 calls of slow at once"), "{text}");
+    held.iter().for_each(|call| call.abort());
+    until("there is room again", async || (!result_of(&slow(23, 1).await).1).then_some(())).await;
+    assert_eq!(said(&session.ask("ping", json!({})).await)["result"], json!({}));
+    let answer = session.ask("ping", json!({})).await;
+    let error = &said(&answer)["error"];
+    assert_eq!((answer.status.as_u16(), error["code"].as_i64()), (200, Some(-32000)));
+    assert!(error["data"]["retryAfterSeconds"].as_u64().is_some_and(|seconds| (1..=60).contains(&seconds)), "{error}");
+}
+
+#[tokio::test]
+async fn the_page_counts_what_clients_count_and_invented_names_add_one_series() {
+    let (a, b) = pair().await;
+    let proxy = proxy(POOL).with("a", &a).with("b", &b).start().await;
+    let mut session = Session::begin(proxy.client()).await;
+    let listed = said(&session.ask("tools/list", json!({})).await);
+    assert!(listed["result"]["tools"].as_array().is_some_and(|tools| !tools.is_empty()));
+    for _ in 0..7 {
+        session.tool("whoami", json!({})).await;
+    }
+    for _ in 0..3 {
+        session.tool("fail", json!({})).await;
+    }
+    for invented in 0..2000 {
+        let answer = session.ask("tools/call", json!({ "name": format!("tool{invented}") })).await;
+        assert_eq!(said(&answer)["error"]["code"], -32602);
+    }
+    session.ask("made/up", json!({})).await;
+    let series = |method: &str, tool: &str, error: &str| {
+        format!(
+            "mcp_server_operation_duration_seconds_count{{pool=\"tools\",mcp_method_name=\"{method}\",gen_ai_tool_name=\"{tool}\",error_type=\"{error}\"}}"
+        )
+    };
+    let expected = [
+        (series("initialize", "", ""), 1.0),
+        (series("tools/list", "", ""), 1.0),
+        (series("tools/call", "whoami", ""), 7.0),
+        (series("tools/call", "fail", "tool_error"), 3.0),
+        (series("tools/call", "other", "-32602"), 2000.0),
+        (series("other", "", "-32601"), 1.0),
+    ];
+    until("all are counted", async || {
+        for (name, count) in &expected {
+            if proxy.metric(name).await != Some(*count) {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    let page = proxy.admin().get("/metrics").await.text();
+    let counts = page.lines().filter(|line| line.starts_with("mcp_server_operation_duration_seconds_count"));
+    assert_eq!(counts.count(), expected.len(), "{page}");
+    until("sessions are counted", async || {
+        let page = proxy.admin().get("/metrics").await.text();
+        let counts = page.lines().filter(|line| line.starts_with("tidegate_mcp_sessions{"));
+        let sum: f64 = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        (sum == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(proxy.metric("tidegate_mcp_sessions_moved_total{pool=\"tools\"}").await, Some(0.0));
+}

@@ -242,6 +242,7 @@ fn limit_rule(limit: &model::Limit) -> limit::Rule {
         per: limit.per.clone(),
         rate: limit.rate,
         burst: limit.burst,
+        cost: 1,
         delay: limit.delay,
         requests: limit.requests,
         connections: limit.connections,

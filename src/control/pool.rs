@@ -14,6 +14,7 @@ use crate::admin::{Change as Wish, ChangeError};
 use crate::balance;
 use crate::config::model;
 use crate::health::{BreakerPolicy, Change, Crowd, EjectPolicy, Policy, Standing, State, Thresholds, Trip, Use, fit};
+use crate::mcp::limits::Limit;
 use crate::snapshot::{Member, Pool, PoolKept, Replica, Upstream};
 use crate::telemetry::{Outcome, Registry};
 use crate::types::{Address, Moment};
@@ -34,6 +35,8 @@ pub(super) struct PoolState {
     resolved: HashMap<Address, Vec<Resolved>>,
     /// What the pool's scaler has made; kept as long as the configuration has the pool.
     pub(super) replicas: Vec<Replica>,
+    /// Limits of what its MCP servers are asked, with who has used how much of them.
+    limits: Arc<[Limit]>,
     /// What a member takes at once, as learned.
     pub(super) learned_bound: Option<u32>,
     registry: Arc<Registry>,
@@ -109,6 +112,7 @@ impl PoolState {
             places: HashMap::new(),
             resolved: HashMap::new(),
             replicas: Vec::new(),
+            limits: Arc::new([]),
             learned_bound: None,
             registry,
             events,
@@ -137,6 +141,8 @@ impl PoolState {
             let pool = &self.name;
             tracing::warn!(%pool, "the scaler sees the load of other pools too: raise admin.max_series and restart");
         }
+        let stats = |place| self.registry.pool_limit(&self.name, place);
+        self.limits = Limit::adopt(&self.limits, &settings.limit, stats, now);
         self.policy = Arc::new(policy(&settings));
         self.settings = settings;
         self.far = far;
@@ -440,6 +446,16 @@ impl PoolState {
         }
         if let Some(mcp) = self.kept.mcp.get() {
             mcp.sweep(now);
+            control.mcp().moves.set(mcp.moves());
+            let sessions = mcp.sessions.count();
+            for upstream in self.members.iter().map(|member| &member.upstream) {
+                let count = sessions.get(&upstream.identity).copied().unwrap_or(0);
+                upstream.stats.control.set_mcp(count, upstream.streams.load(std::sync::atomic::Ordering::Relaxed));
+            }
+        }
+        for limit in &*self.limits {
+            limit.limiter.sweep(now);
+            limit.stats.control.observe(&limit.limiter);
         }
         for member in &self.members {
             member.upstream.stats.control.ewma.set(member.upstream.load.ewma(now).as_secs_f64());
@@ -530,6 +546,7 @@ impl PoolState {
             members,
             table: balance::Table::new(self.settings.balance, hash_bound, balanced),
             panicking: lineup.panicking,
+            limits: self.limits.clone(),
             kept: self.kept.clone(),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use http::HeaderMap;
 use http::header::COOKIE;
+use smallvec::SmallVec;
 
 use super::Per;
 
@@ -59,6 +60,15 @@ impl ClientKey {
         low.write(bytes);
         let hash = u128::from(high.finish()) << 64 | u128::from(low.finish());
         ClientKey(hash & !KIND | VALUE)
+    }
+
+    /// What this client does with one thing, such as a tool, counted by itself.
+    ///
+    /// **Cost**: that of [`ClientKey::value`].
+    pub fn with(self, thing: &[u8]) -> Self {
+        let mut both: SmallVec<[u8; 64]> = SmallVec::from_slice(&self.0.to_le_bytes());
+        both.extend_from_slice(thing);
+        Self::value(&both)
     }
 }
 
@@ -152,6 +162,23 @@ mod tests {
         assert_eq!(Per::All.key(client, &headers, None), ClientKey::ALL);
         assert_eq!(Per::Principal.key(client, &headers, Some("alice")), ClientKey::value(b"alice"));
         assert_eq!(Per::Principal.key(client, &headers, None), ClientKey::address(client));
+    }
+
+    #[test]
+    fn things_are_counted_apart_for_each_client() {
+        let [one, other] = [key("10.1.2.3"), ClientKey::value(b"secret")];
+        assert_eq!(one.with(b"add"), one.with(b"add"));
+        let keys = [
+            one,
+            other,
+            one.with(b""),
+            one.with(b"add"),
+            other.with(b"add"),
+            one.with(b"ad"),
+            ClientKey::ALL.with(b"add"),
+        ];
+        let apart: std::collections::HashSet<_> = keys.into_iter().collect();
+        assert_eq!(apart.len(), keys.len());
     }
 
     #[test]

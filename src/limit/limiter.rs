@@ -22,6 +22,8 @@ pub struct Rule {
     pub rate: Option<Rate>,
     /// So many may come at once above the rate.
     pub burst: u32,
+    /// So much of rate and burst one request uses; more than `burst + 1` never passes.
+    pub cost: u32,
     /// A request above the rate is held up to so long instead of refused.
     pub delay: Duration,
     /// Requests in progress at once.
@@ -39,6 +41,7 @@ impl Default for Rule {
             per: Per::Client,
             rate: None,
             burst: 0,
+            cost: 1,
             delay: Duration::ZERO,
             requests: None,
             connections: None,
@@ -145,7 +148,7 @@ impl Limiter {
     }
 
     fn on(rule: Rule, table: Arc<Table>) -> Self {
-        let pace = rule.rate.map(|rate| Pace::new(rate, rule.burst, rule.delay));
+        let pace = rule.rate.map(|rate| Pace::new(rate, rule.burst, rule.delay).costing(rule.cost));
         Limiter { rule, pace, table }
     }
 
@@ -282,17 +285,28 @@ pub fn admit_all(
         count(0, admission.decision());
         return admission;
     }
-    let keys: SmallVec<[ClientKey; 4]> = limiters.iter().map(|limiter| key(limiter)).collect();
-    for (index, (limiter, key)) in limiters.iter().zip(&keys).enumerate() {
-        if let Some(refusal) = limiter.refusal(*key, who.connection, now) {
+    let asked: SmallVec<[(&Limiter, ClientKey); 4]> =
+        limiters.iter().map(|limiter| (&**limiter, key(limiter))).collect();
+    admit_keys(&asked, who.connection, now, count)
+}
+
+/// As [`admit_all`], for limiters whose keys are known already; the same limiter may be asked several times.
+pub fn admit_keys(
+    asked: &[(&Limiter, ClientKey)],
+    connection: &ConnectionSeats,
+    now: Moment,
+    mut count: impl FnMut(usize, Decision),
+) -> Admission {
+    for (index, (limiter, key)) in asked.iter().enumerate() {
+        if let Some(refusal) = limiter.refusal(*key, connection, now) {
             count(index, Decision::Refused(refusal.reason));
             return Admission::Refuse(Refusal { limiter: index, ..refusal });
         }
     }
     let mut together = Admission::Proceed(Permit::free(), None);
-    for (index, (limiter, key)) in limiters.iter().zip(&keys).enumerate() {
+    for (index, (limiter, key)) in asked.iter().enumerate() {
         // Between the look above and this one another thread may have taken the place; then the earlier ones stay booked.
-        let admission = limiter.admit(*key, who.connection, now);
+        let admission = limiter.admit(*key, connection, now);
         count(index, admission.decision());
         match (together, admission) {
             (_, Admission::Refuse(refusal)) => return Admission::Refuse(Refusal { limiter: index, ..refusal }),

@@ -26,7 +26,7 @@ mod table;
 
 pub use connection::{ConnectionLimiter, ConnectionPermit};
 pub use key::ClientKey;
-pub use limiter::{Admission, Decision, Limiter, Reason, Refusal, Rule, Who, admit_all};
+pub use limiter::{Admission, Decision, Limiter, Reason, Refusal, Rule, Who, admit_all, admit_keys};
 pub use pace::Standing;
 pub use per::{Per, PerError};
 pub use permit::{ConnectionSeats, Permit};

@@ -36,6 +36,16 @@ impl Pace {
         Pace { interval, tolerance: interval.saturating_mul(u64::from(burst)), delay: nanos(delay) }
     }
 
+    /// The same rate, of which each request uses `cost`. A burst below the cost lets one pass at a time.
+    pub(super) fn costing(self, cost: u32) -> Self {
+        let further = self.interval.saturating_mul(u64::from(cost.max(1) - 1));
+        Pace {
+            interval: self.interval.saturating_add(further),
+            tolerance: self.tolerance.saturating_sub(further),
+            delay: self.delay,
+        }
+    }
+
     /// Whose turn it is, for a client who owes nothing from `clear` on. Changes nothing.
     pub(super) fn look(&self, clear: Moment, now: Moment) -> Turn {
         let owed = nanos(clear.since(now));
@@ -136,6 +146,19 @@ mod tests {
         assert_eq!(passes(&pace, &[1; 20]).len(), 5);
         let ms: Vec<u64> = (0..1000).map(|ms| 1 + ms * 1_000_000).collect();
         assert_eq!(passes(&pace, &ms).len(), 5 + 9);
+    }
+
+    #[test]
+    fn a_costly_request_uses_as_much_of_burst_and_rate_as_it_costs() {
+        let pace = pace("10/s", 9, Duration::ZERO).costing(4);
+        assert_eq!(passes(&pace, &[1; 20]).len(), 2, "ten at once are two of four");
+        let ms: Vec<u64> = (0..4000).map(|ms| 1 + ms * 1_000_000).collect();
+        assert_eq!(
+            passes(&pace, &ms).len(),
+            2 + 10,
+            "ten a second are ten of four in four seconds, and two hundred ms of them are left"
+        );
+        assert_eq!(pace.standing(Moment::START, Moment::START).limit(), 2);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod cache;
 pub mod era;
 mod json;
+pub mod limits;
 pub mod names;
 pub mod peek;
 pub mod seal;

@@ -48,6 +48,7 @@ pub async fn handle(worker: Rc<Worker>, connection: Rc<Connection>, request: Req
 }
 
 /// What has become of a request.
+#[expect(clippy::large_enum_variant, reason = "the usual way pays no allocation for the other")]
 enum Way {
     /// It is answered.
     Answered(Response<Content>),

@@ -17,6 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Refusal;
+use crate::mcp::peek::Follow;
 use crate::sweep::Deadline;
 
 /// The client's body, shared by the attempts to send it.
@@ -26,6 +27,10 @@ pub struct Inbound {
     /// Read while the request waited for an upstream, and not taken by any yet.
     ahead: RefCell<VecDeque<Frame<Bytes>>>,
     ahead_bytes: Cell<u64>,
+    /// So much is read ahead.
+    ahead_most: Cell<u64>,
+    /// What looks at each piece, where the body is an MCP message that is too long to be looked into whole.
+    follow: RefCell<Option<Box<Follow>>>,
     /// The source has said that nothing more comes.
     exhausted: Cell<bool>,
     kept: RefCell<Vec<Bytes>>,
@@ -73,6 +78,8 @@ impl Inbound {
             source: RefCell::new(source),
             ahead: RefCell::default(),
             ahead_bytes: Cell::new(0),
+            ahead_most: Cell::new(AHEAD),
+            follow: RefCell::default(),
             exhausted: Cell::new(false),
             kept: RefCell::default(),
             trailers: RefCell::default(),
@@ -131,13 +138,23 @@ impl Inbound {
         self.exhausted.get() || self.source.borrow().is_end_stream()
     }
 
+    /// From now on [`Inbound::gather`] reads until all of it is there, or as much as it may be, 64 MiB where that has no bound.
+    pub fn gather_all(&self) {
+        self.ahead_most.set(self.max_body.saturating_add(1).min(64 << 20));
+    }
+
+    /// Its pieces are looked at, from the first one on, as [`Follow`] does: one that it refuses is [`Refusal::BadMessage`].
+    pub fn follow(&self) {
+        *self.follow.borrow_mut() = Some(Box::default());
+    }
+
     /// Reads ahead until all of it is there, or [`AHEAD`]; what is there, and whether it is all.
     ///
     /// **Errors**: what is wrong on the client's side, its slowness included.
     pub async fn gather(&self) -> Result<(Bytes, bool), Refusal> {
         std::future::poll_fn(|cx| {
             self.poll_ahead(cx)?;
-            if self.is_exhausted() || self.ahead_bytes.get() >= AHEAD {
+            if self.is_exhausted() || self.ahead_bytes.get() >= self.ahead_most.get() {
                 self.deadline.set(crate::types::Moment::NEVER);
                 return Poll::Ready(Ok(()));
             }
@@ -161,7 +178,7 @@ impl Inbound {
     ///
     /// **Bounds**: [`AHEAD`] and one piece. **Errors**: what is wrong on the client's side.
     pub fn poll_ahead(&self, cx: &mut Context<'_>) -> Result<(), Refusal> {
-        while !self.is_exhausted() && self.ahead_bytes.get() < AHEAD {
+        while !self.is_exhausted() && self.ahead_bytes.get() < self.ahead_most.get() {
             match Pin::new(&mut *self.source.borrow_mut()).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -218,6 +235,11 @@ impl Inbound {
                 self.received.set(self.received.get() + data.len() as u64);
                 if self.received.get() > self.max_body {
                     return Err(self.fail(Refusal::BodyTooLarge));
+                }
+                if let Some(follow) = &mut *self.follow.borrow_mut()
+                    && follow.feed(&data).is_err()
+                {
+                    return Err(self.fail(Refusal::BadMessage));
                 }
                 self.keep(&data);
                 Frame::data(data)

@@ -36,6 +36,7 @@ use crate::health::{Outcomes, Policy, State};
 use crate::limit::{ConnectionLimiter, Limiter};
 use crate::mcp::Keys;
 use crate::mcp::era::Spoken;
+use crate::mcp::limits::Limit;
 use crate::proxy::pages::Pages;
 use crate::retry::Budget;
 use crate::route;
@@ -189,6 +190,8 @@ pub struct Pool {
     pub table: balance::Table,
     /// Whether too few are fit and therefore all are used.
     pub panicking: bool,
+    /// Limits of what its MCP servers are asked.
+    pub limits: Arc<[Limit]>,
     /// Members by identity, for stickiness.
     pub by_identity: HashMap<u64, u32>,
     /// What survives.

@@ -35,7 +35,11 @@ impl Registry {
             each(&names.routes, |stats, labels| scrape.route(stats, labels));
             each(&names.pools, |stats, labels| scrape.pool(stats, labels));
             each(&names.upstreams, |stats, labels| scrape.upstream(stats, labels));
-            each(&names.limits, |stats, labels| scrape.limit(stats, labels));
+            let (decisions, clients, evicted) = (Series::LimitDecisions, Series::LimitClients, Series::LimitEvicted);
+            each(&names.limits, |stats, labels| scrape.limit([decisions, clients, evicted], stats, labels));
+            let (decisions, clients, evicted) =
+                (Series::McpLimitDecisions, Series::McpLimitClients, Series::McpLimitEvicted);
+            each(&names.pool_limits, |stats, labels| scrape.limit([decisions, clients, evicted], stats, labels));
         }
         self.scalers.each(|figures| scrape.scaler(figures));
         scrape.whole(self);
@@ -109,6 +113,12 @@ impl Scrape {
         self.add(Series::PoolStuck, labels, stats.sum(|lane| lane.stuck.value()) as f64);
         self.add(Series::PoolMoved, labels, stats.sum(|lane| lane.moved.value()) as f64);
         self.demand(stats, labels);
+        if let Some(mcp) = stats.control.known_mcp() {
+            self.add(Series::McpMoves, labels, mcp.moves.value() as f64);
+            mcp.each(&stats.mcp(), |[method, tool, error], spans| {
+                self.histogram(Series::McpOperation, &[labels[0], method, tool, error], spans);
+            });
+        }
     }
 
     /// What the scaler goes by.
@@ -146,19 +156,23 @@ impl Scrape {
             if let Some(phase) = control.circuit() {
                 self.one_of::<Phase>(Series::UpstreamCircuit, labels, phase);
             }
+            if let Some([sessions, streams]) = control.mcp() {
+                self.add(Series::McpSessions, labels, sessions as f64);
+                self.add(Series::McpStreams, labels, streams as f64);
+            }
             self.add(Series::UpstreamWeight, labels, control.weight.value());
             self.add(Series::UpstreamEwma, labels, control.ewma.value());
         }
     }
 
-    fn limit(&mut self, stats: &LimitStats, labels: &[&str]) {
+    fn limit(&mut self, [decisions, clients, evicted]: [Series; 3], stats: &LimitStats, labels: &[&str]) {
         let refused = stats.sums(|lane| lane.refused.values());
         let through = [stats.sum(|lane| lane.admitted.value()), stats.sum(|lane| lane.delayed.value())];
         for (decision, count) in DECISIONS.iter().zip(through.into_iter().chain(refused)) {
-            self.add(Series::LimitDecisions, &[labels[0], labels[1], decision], count as f64);
+            self.add(decisions, &[labels[0], labels[1], decision], count as f64);
         }
-        self.add(Series::LimitClients, labels, stats.control.clients.value() as f64);
-        self.add(Series::LimitEvicted, labels, stats.control.evicted.value() as f64);
+        self.add(clients, labels, stats.control.clients.value() as f64);
+        self.add(evicted, labels, stats.control.evicted.value() as f64);
     }
 
     fn scaler(&mut self, figures: &PoolFigures) {

@@ -41,6 +41,7 @@ pub(super) struct Names {
     pub(super) pools: Family<PoolStats>,
     pub(super) upstreams: Family<UpstreamStats>,
     pub(super) limits: Family<LimitStats>,
+    pub(super) pool_limits: Family<LimitStats>,
 }
 
 /// The counts of one kind of thing, by their labels.
@@ -114,6 +115,12 @@ impl Registry {
         named(&mut names.limits, names.max_series, self.workers, &[route, &number.to_string()])
     }
 
+    /// The counts of the `number`th limit of a pool of MCP servers, from 0.
+    pub fn pool_limit(&self, pool: &str, number: usize) -> Arc<LimitStats> {
+        let names = &mut *self.names();
+        named(&mut names.pool_limits, names.max_series, self.workers, &[pool, &number.to_string()])
+    }
+
     /// When it was made, which is when the process started, in seconds since 1970.
     pub fn started(&self) -> f64 {
         self.started
@@ -139,6 +146,7 @@ impl Registry {
         prune(&mut names.pools);
         prune(&mut names.upstreams);
         prune(&mut names.limits);
+        prune(&mut names.pool_limits);
         names
     }
 

@@ -99,6 +99,14 @@ series! {
     LimitClients = GAUGE "tidegate_limit_clients" ["route", "limit"] "Clients that the limit remembers.";
     LimitEvicted = COUNTER "tidegate_limit_clients_evicted_total" ["route", "limit"] "Clients forgotten because max_clients was reached.";
 
+    McpOperation = HISTOGRAM "mcp_server_operation_duration_seconds" ["pool", "mcp_method_name", "gen_ai_tool_name", "error_type"] "From the end of an MCP request's headers to the last byte of its answer. Tools are named once a server has listed them, others are other; error_type is a JSON-RPC code, tool_error, http_error or cancelled, and absent where all went well.";
+    McpSessions = GAUGE "tidegate_mcp_sessions" ["pool", "upstream"] "MCP sessions at the upstream that this proxy remembers.";
+    McpStreams = GAUGE "tidegate_mcp_streams" ["pool", "upstream"] "Event streams open at the upstream.";
+    McpMoves = COUNTER "tidegate_mcp_sessions_moved_total" ["pool"] "MCP sessions that were begun anew at another upstream.";
+    McpLimitDecisions = COUNTER "tidegate_mcp_limit_decisions_total" ["pool", "limit", "decision"] "What a limit of MCP requests decided. limit is its number in the pool, from 0.";
+    McpLimitClients = GAUGE "tidegate_mcp_limit_clients" ["pool", "limit"] "Clients, and where tools are named clients with a tool, that the limit remembers.";
+    McpLimitEvicted = COUNTER "tidegate_mcp_limit_clients_evicted_total" ["pool", "limit"] "Those forgotten because max_clients was reached.";
+
     ScalerDesired = GAUGE "tidegate_scaler_desired" ["pool"] "Instances there are to be.";
     ScalerRaw = GAUGE "tidegate_scaler_raw_desired" ["pool"] "Instances that the load alone asks for, before all other sources and limits.";
     ScalerInstances = GAUGE "tidegate_scaler_instances" ["pool", "state"] "Instances by what they are doing.";
@@ -215,7 +223,8 @@ mod tests {
         let mut names = std::collections::BTreeSet::new();
         for metric in METRICS {
             assert!(names.insert(metric.name), "{} twice", metric.name);
-            assert!(metric.name.starts_with("tidegate_") || metric.name.starts_with("process_"), "{}", metric.name);
+            let known = ["tidegate_", "process_", "mcp_server_"];
+            assert!(known.iter().any(|start| metric.name.starts_with(start)), "{}", metric.name);
             assert!(metric.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", metric.name);
             assert_eq!(metric.name.ends_with("_total"), metric.kind == MetricType::COUNTER, "{}", metric.name);
             assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{}", metric.name);

@@ -6,6 +6,7 @@ use super::count::{ByKind, Classes, Counter, Counters, Figure, Gauge, Kind};
 use super::histogram::{Distribution, Histogram};
 use super::kind::{Closed, Fault, Outcome, Waited};
 use super::lane::{Lane, PerWorker};
+use super::mcp::{McpLane, McpPool};
 use super::process::unix_seconds;
 use crate::health::{Phase, State};
 use crate::limit::{Decision, Limiter, Reason};
@@ -150,9 +151,16 @@ pub struct PoolLane {
     wait: OnceLock<Box<Histogram>>,
     /// How long upstreams took to answer, of pools that are scaled by it.
     latency: OnceLock<Box<Histogram>>,
+    /// Requests to MCP servers.
+    mcp: OnceLock<Box<McpLane>>,
 }
 
 impl PoolLane {
+    /// What is counted of requests to MCP servers; made when first asked for.
+    pub fn mcp(&self) -> &McpLane {
+        self.mcp.get_or_init(Box::default)
+    }
+
     /// A request is served that had to wait so long.
     pub fn served_after(&self, wait: Duration) {
         self.wait.get_or_init(Box::default).record(wait);
@@ -170,6 +178,11 @@ impl PoolStats {
         self.lanes.each().filter_map(|lane| lane.wait.get()).map(|histogram| &**histogram).collect()
     }
 
+    /// What the workers have counted of requests to MCP servers.
+    pub(super) fn mcp(&self) -> Vec<&McpLane> {
+        self.lanes.each().filter_map(|lane| lane.mcp.get()).map(|lane| &**lane).collect()
+    }
+
     /// How long its upstreams took to answer, where that is counted.
     pub fn latency(&self) -> Distribution {
         self.lanes.each().filter_map(|lane| lane.latency.get()).map(|histogram| &**histogram).collect()
@@ -185,6 +198,7 @@ pub struct PoolControl {
     pub queue: Gauge,
     /// How long the one has waited who has waited longest, in seconds.
     pub oldest_wait: Figure,
+    mcp: OnceLock<Box<McpPool>>,
 }
 
 impl PoolControl {
@@ -193,6 +207,15 @@ impl PoolControl {
         for (gauge, count) in self.upstreams.iter().zip(counts) {
             gauge.set(count as i64);
         }
+    }
+
+    /// What is known of its MCP servers; made when first asked for.
+    pub fn mcp(&self) -> &McpPool {
+        self.mcp.get_or_init(Box::default)
+    }
+
+    pub(super) fn known_mcp(&self) -> Option<&McpPool> {
+        self.mcp.get().map(|known| &**known)
     }
 
     pub(super) fn upstreams(&self) -> impl Iterator<Item = i64> {
@@ -248,9 +271,22 @@ pub struct UpstreamControl {
     pub weight: Figure,
     /// Its peak-EWMA latency in seconds.
     pub ewma: Figure,
+    /// MCP sessions and event streams at it, where it is an MCP server.
+    mcp: OnceLock<[Gauge; 2]>,
 }
 
 impl UpstreamControl {
+    /// So many MCP sessions and event streams are at it.
+    pub fn set_mcp(&self, sessions: usize, streams: u32) {
+        let [of_sessions, of_streams] = self.mcp.get_or_init(Default::default);
+        of_sessions.set(sessions as i64);
+        of_streams.set(i64::from(streams));
+    }
+
+    pub(super) fn mcp(&self) -> Option<[i64; 2]> {
+        self.mcp.get().map(|gauges| [gauges[0].value(), gauges[1].value()])
+    }
+
     /// It is in this state now; counted as a change if it was in another.
     pub fn set_state(&self, state: State) {
         if self.state.value() != state.index() as i64 {

@@ -23,7 +23,7 @@ impl Check<'_> {
             let set = [
                 ("session_loss", pool.session_loss != SessionLoss::Reinit),
                 ("drain", pool.drain != McpDrain::default()),
-                ("keepalive", self.written(&at.key("keepalive"))),
+                ("keepalive", pool.keepalive != Pool::default().keepalive),
                 ("stdio", pool.stdio.is_some()),
                 ("limit", !pool.limit.is_empty()),
                 ("list_cache", pool.list_cache != McpCache::default()),

@@ -11,13 +11,14 @@ use super::reply::End;
 use super::stream::{LONGEST, Stop};
 use super::talk::{Talk, state_key, task_key, unix_now};
 use super::{SESSION, is_events, is_json};
-use crate::mcp::answer::{Outcome, outcome};
+use crate::mcp::answer::{Outcome, outcome, tool_names};
 use crate::mcp::sse::{self, Events};
 use crate::mcp::{Era, Session, Soft};
 use crate::proxy::Refusal;
 use crate::proxy::normalize::strip;
 use crate::proxy::respond;
 use crate::snapshot::McpKept;
+use crate::telemetry::McpError;
 use crate::types::Clock;
 
 impl Talk {
@@ -169,8 +170,19 @@ impl Talk {
     }
 
     /// Keeps what an answer says about later requests.
-    pub(super) fn learn(&self, said: Option<&Outcome<'_>>, _text: &[u8]) {
+    pub(super) fn learn(&self, said: Option<&Outcome<'_>>, text: &[u8]) {
         let Some(said) = said else { return };
+        if said.is_response() {
+            self.ended.set(Some(match said.error_code {
+                Some(code) => McpError::Code(code),
+                None if said.is_error => McpError::Tool,
+                None => McpError::None,
+            }));
+        }
+        if said.error_code.is_none() && self.message.as_ref().is_some_and(|message| &*message.method == "tools/list") {
+            let tools: Vec<_> = tool_names(text).collect();
+            self.pool().kept.stats.control.mcp().listed(&tools);
+        }
         let now = Clock::now();
         if let Some(upstream) = self.life.slot.as_ref().map(|slot| slot.member().upstream.identity) {
             let keys = [said.request_state.as_deref().map(state_key), said.task_id.as_deref().map(task_key)];

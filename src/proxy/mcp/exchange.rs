@@ -35,6 +35,8 @@ pub(super) struct Got {
 pub(super) const LOOK: usize = 64 << 10;
 /// How soon a call that found nobody looks again.
 const AGAIN: Duration = Duration::from_millis(150);
+/// JSON-RPC: there is no such method.
+const METHOD_NOT_FOUND: i64 = -32601;
 /// So often a session is moved for one request.
 const MOVES: u32 = 3;
 
@@ -173,11 +175,12 @@ impl Talk {
         if status.is_success() {
             return Ok(Verdict::Good(got));
         }
-        if place.is_some_and(|place| !place.id.is_empty())
-            && status == StatusCode::NOT_FOUND
-            && self.era == Era::Sessions
-        {
-            return Ok(if self.recovers() { Verdict::Lost } else { Verdict::Good(got) });
+        let at_home = place.is_some_and(|place| !place.id.is_empty()) && self.era == Era::Sessions;
+        if at_home && status == StatusCode::NOT_FOUND && self.recovers() {
+            let got = read(got).await;
+            // A method that is not found says nothing of the session.
+            let method = outcome(&got.read).is_some_and(|said| said.error_code == Some(METHOD_NOT_FOUND));
+            return Ok(if method { Verdict::Good(got) } else { Verdict::Lost });
         }
         let Some(era) = self.asks_for().filter(|_| is_json(&got.head.headers)) else { return Ok(Verdict::Good(got)) };
         let got = read(got).await;
@@ -199,6 +202,8 @@ impl Talk {
     }
 }
 
+/// What an answer is worth.
+#[expect(clippy::large_enum_variant, reason = "it is nearly always the large one, and taken apart at once")]
 enum Verdict {
     Good(Got),
     /// Another upstream may be of use to it.

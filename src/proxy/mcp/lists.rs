@@ -23,7 +23,7 @@ pub(super) struct Asked {
 
 impl Talk {
     /// Answers from what is kept; whether it could. Where not, the answer may be kept.
-    pub(super) fn from_kept(&mut self) -> bool {
+    pub(super) fn answer_kept(&mut self) -> bool {
         let Some(message) = self.message.as_ref().filter(|message| message.whole && self.era == Era::Stateless) else {
             return false;
         };

@@ -21,6 +21,8 @@ pub(super) struct Message {
     pub request_state: Option<Box<str>>,
     /// Its params, as JSON text.
     pub params: Option<Bytes>,
+    /// What the members of a batch that ask for something are: method and what it is about.
+    pub members: Vec<(Box<str>, Option<Box<str>>)>,
     /// What was read of it.
     pub body: Bytes,
     /// Whether that is all.
@@ -31,13 +33,16 @@ impl Message {
     /// Reads what is there of it; `whole` says whether that is all.
     pub(super) fn read(bytes: &Bytes, whole: bool) -> Result<Self, Malformed> {
         let peek = peek(bytes, whole)?;
+        let mut batch = Vec::new();
         if peek.shape == Shape::Batch && whole {
             for member in members(bytes) {
-                member?;
+                let member = member?;
+                if member.shape == Shape::Request {
+                    batch.push((own(member.method.unwrap_or_default()), member.name.map(own)));
+                }
             }
         }
         let Peek { shape, method, id, name, version, request_state, params, .. } = peek;
-        let own = |text: std::borrow::Cow<'_, str>| Box::from(text.as_ref());
         Ok(Message {
             shape,
             method: method.map(own).unwrap_or_default(),
@@ -46,9 +51,23 @@ impl Message {
             version: version.map(own),
             request_state: request_state.map(own),
             params: params.map(|range| bytes.slice(range)),
+            members: batch,
             body: bytes.clone(),
             whole,
         })
+    }
+
+    /// Whether what limits go by may still come.
+    pub(super) fn is_unclear(&self) -> bool {
+        let unknown =
+            self.method.is_empty() || self.id.is_none() || self.name.is_none() && &*self.method == "tools/call";
+        !self.whole && (self.shape == Shape::Batch || self.shape == Shape::Request && unknown)
+    }
+
+    /// What it asks for: method and what that is about, once for each member of a batch. Nothing for what is no request.
+    pub(super) fn asks(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let one = (self.shape == Shape::Request).then(|| (&*self.method, self.name.as_deref()));
+        one.into_iter().chain(self.members.iter().map(|(method, name)| (&**method, name.as_deref())))
     }
 
     /// Whether an answer is waited for.
@@ -65,4 +84,8 @@ impl Message {
     pub(super) fn is_repeatable(&self) -> bool {
         crate::mcp::is_repeatable(&self.method)
     }
+}
+
+fn own(text: std::borrow::Cow<'_, str>) -> Box<str> {
+    Box::from(text.as_ref())
 }

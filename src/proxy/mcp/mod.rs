@@ -7,6 +7,7 @@ mod call;
 mod deliver;
 mod exchange;
 mod hold;
+mod limits;
 mod listen;
 mod lists;
 mod message;

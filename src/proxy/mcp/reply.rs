@@ -4,6 +4,7 @@
 //! session begins it is an HTTP error all the same: a client that gets a JSON-RPC error there takes the server for an older one.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -11,10 +12,12 @@ use http::{Response, StatusCode, Version};
 
 use super::talk::Talk;
 use super::{EVENTS, JSON};
-use crate::mcp::{answer, sse};
+use crate::mcp::peek::Shape;
+use crate::mcp::{INVALID_REQUEST, answer, sse};
 use crate::proxy::refusal::Fault;
 use crate::proxy::refuse::{Refused, sign};
 use crate::proxy::{Refusal, body::Broken};
+use crate::telemetry::McpError;
 
 /// How an exchange ends that is not answered by an upstream.
 #[derive(Debug)]
@@ -54,7 +57,11 @@ impl<R: Into<Refused>> From<R> for End {
             (_, Some(seconds)) => format!("{}; try again in {seconds} s", refusal.row().text).into(),
             (_, None) => refusal.row().text.into(),
         };
-        let code = if refusal == Refusal::NoSession { NO_SESSION } else { SERVER_ERROR };
+        let code = match refusal {
+            Refusal::NoSession => NO_SESSION,
+            Refusal::BadMessage => INVALID_REQUEST,
+            _ => SERVER_ERROR,
+        };
         End::Refused(Box::new(Reason { refused, code, text, data: None, readable: false }))
     }
 }
@@ -64,6 +71,16 @@ impl End {
     pub(super) fn bad(code: i64, text: impl Into<Cow<'static, str>>, data: Option<String>) -> Self {
         let refused = Refusal::BadMessage.into();
         End::Refused(Box::new(Reason { refused, code, text: text.into(), data, readable: false }))
+    }
+}
+
+impl End {
+    /// A limit refuses it; `text` says for how long, and `readable` whether that is a tool's result.
+    pub(super) fn limited(refusal: Refusal, after: Duration, text: String, readable: bool) -> Self {
+        let data = format!(r#"{{"retryAfterSeconds":{}}}"#, after.as_secs_f64().ceil().max(1.0) as u64);
+        let refused = Refused::until_room(refusal, Some(after));
+        let reason = Reason { refused, code: SERVER_ERROR, text: text.into(), data: Some(data), readable };
+        End::Refused(Box::new(reason))
     }
 }
 
@@ -78,6 +95,11 @@ impl Talk {
             Some(id) => answer::tool_error(id, &reason.text),
             None => answer::error(id, reason.code, &reason.text, reason.data.as_deref()),
         };
+        self.ended.set(Some(if id.is_some() && reason.readable {
+            McpError::Tool
+        } else {
+            McpError::Code(reason.code)
+        }));
         if self.out.is_open() {
             self.out.put(sse::event(Some("message"), &body, None));
             return Ok(());
@@ -85,7 +107,8 @@ impl Talk {
         let begins =
             self.message.as_ref().is_none_or(|message| message.begins() || &*message.method == "server/discover");
         let passing = matches!(row.fault, Fault::Limit | Fault::Config | Fault::Upstream | Fault::Proxy);
-        let status = if passing && id.is_some() && !begins { StatusCode::OK } else { refusal.status() };
+        let asks = id.is_some() || self.message.as_ref().is_some_and(|message| message.shape == Shape::Batch);
+        let status = if passing && asks && !begins { StatusCode::OK } else { refusal.status() };
         self.life.status = Some(status);
         let mut head = Response::new(()).into_parts().0;
         head.status = status;

@@ -1,10 +1,10 @@
 //! One exchange with an MCP server, from its message to the last piece of its answer.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, Method};
 
@@ -23,6 +23,7 @@ use crate::proxy::body::Broken;
 use crate::proxy::life::Life;
 use crate::proxy::pick::Affinity;
 use crate::snapshot::{McpKept, Pool, Route, View};
+use crate::telemetry::McpError;
 use crate::types::{Clock, Moment};
 
 /// An exchange under way.
@@ -39,6 +40,8 @@ pub(super) struct Talk {
     pub(super) list: Option<Asked>,
     /// The client's own session id, as it was sealed.
     pub(super) sealed: Option<http::HeaderValue>,
+    /// How it has ended, once that was seen.
+    pub(super) ended: Cell<Option<McpError>>,
 }
 
 /// How long a call may wait for an upstream where the pool has no `queue`.
@@ -48,7 +51,18 @@ impl Talk {
     pub(super) fn new(life: Box<Life>, errand: Errand, out: Rc<Outbox>) -> Self {
         let view = life.view.clone();
         let era = Era::of(errand.exchange.head.headers.get(VERSION).map(http::HeaderValue::as_bytes));
-        Talk { life, errand, out, view, era, message: None, session: None, list: None, sealed: None }
+        Talk {
+            life,
+            errand,
+            out,
+            view,
+            era,
+            message: None,
+            session: None,
+            list: None,
+            sealed: None,
+            ended: Cell::new(None),
+        }
     }
 
     /// Its pool, as of the request's arrival.
@@ -132,11 +146,8 @@ impl Talk {
     }
 
     async fn post(&mut self) -> Result<(), End> {
-        let (bytes, whole) = match &self.life.inbound {
-            Some(inbound) => inbound.gather().await?,
-            None => (Bytes::new(), true),
-        };
-        let message = self.message.insert(Message::read(&bytes, whole).map_err(unreadable)?);
+        let message = self.read_message().await?;
+        let message = self.message.insert(message);
         self.errand.exchange.repeatable = message.is_repeatable();
         self.agrees()?;
         if self.era == Era::Sessions {
@@ -145,6 +156,7 @@ impl Talk {
         if self.session.is_none() {
             self.find_mark()?;
         }
+        self.admit().await?;
         self.prefer();
         if self
             .message
@@ -153,7 +165,7 @@ impl Talk {
         {
             return Box::pin(self.listen()).await;
         }
-        if self.from_kept() {
+        if self.answer_kept() {
             return Ok(());
         }
         // An answer that begins a session has to say so in its head.
@@ -262,7 +274,8 @@ pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn unreadable(malformed: Malformed) -> End {
+/// Why a message is refused that cannot be read.
+pub(super) fn unreadable(malformed: Malformed) -> End {
     let code = match malformed {
         Malformed::Json | Malformed::TooDeep => mcp::PARSE_ERROR,
         _ => mcp::INVALID_REQUEST,

@@ -605,6 +605,73 @@ async fn a_standing_stream_takes_nobodys_place() {
     assert_eq!(soon("there is room", other.tool("count", json!({}))).await, "1");
 }
 
+#[tokio::test]
+async fn servers_on_standard_input_and_output_are_upstreams_too() {
+    if !has_python() {
+        return;
+    }
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stdio/server.py");
+    let text = POOL
+        .replace("upstreams = [\"{a}\", \"{b}\"]", "stdio = { command = [\"python3\", \"{server}\"], share = \"all\" }")
+        .replace("{server}", server);
+    let mut proxy = proxy(&text).spawn().await;
+    let web = client(proxy.address_of("web").await);
+    let mut processes = std::collections::BTreeSet::new();
+    let mut sessions = Vec::new();
+    for _ in 0..10 {
+        let mut session = Session::begin(web.clone()).await;
+        processes.insert(session.tool("pid", json!({})).await);
+        sessions.push(session);
+    }
+    assert_eq!(processes.len(), 1, "{processes:?}");
+    let verdict = proxy.edit(&text.replace("300ms", "400ms")).await;
+    assert!(verdict.accepted, "{}", verdict.problems);
+    for session in &mut sessions {
+        assert!(processes.contains(&session.tool("pid", json!({})).await), "a reload lets them run");
+    }
+    // Nobody can say who they are but the proxy.
+    let spoken = sessions[0].call(message(70, "ping", json!({}))).header("tidegate-principal", "root").await;
+    assert_eq!(spoken.status, 200, "{}", spoken.text());
+    let pid: i32 = processes.first().unwrap().parse().unwrap();
+    let lives = || std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert!(lives());
+    proxy.signal(rustix::process::Signal::TERM);
+    assert!(proxy.ended().await.success());
+    eventually("its process ends with it", || !lives()).await;
+}
+
+#[tokio::test]
+async fn nobody_gets_past_a_limit_by_another_dress() {
+    let (a, b) = pair().await;
+    let limited = format!("{POOL}\n[[pool.tools.limit]]\nper = \"all\"\ntool = \"whoami\"\nrate = \"1/d\"\n");
+    let proxy = proxy(&limited).with("a", &a).with("b", &b).start().await;
+    let client = proxy.client();
+    let call = message(1, "tools/call", json!({ "name": "whoami", "arguments": {} })).to_string();
+    let mut session = Session::begin(proxy.client()).await;
+    assert_eq!(session.tool("whoami", json!({})).await.len(), 1);
+    let post = |kind: &str, body: Vec<u8>| client.post("/mcp", body).header("content-type", kind);
+    let utf16: Vec<u8> = call.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (dress, answer) in [
+        ("another type", post("text/plain", call.clone().into_bytes()).await),
+        ("no event streams", post("application/json", call.clone().into_bytes()).await),
+        (
+            "an upgrade",
+            post("text/plain", call.clone().into_bytes()).header("connection", "upgrade").header("upgrade", "x").await,
+        ),
+        ("compressed", post("application/json", call.clone().into_bytes()).header("content-encoding", "gzip").await),
+        ("UTF-16", post("application/json", utf16).await),
+    ] {
+        let said = said(&answer);
+        let limited = said["result"]["isError"] == true;
+        assert!(limited || answer.status == 400, "{dress}: {} {said}", answer.status);
+    }
+    // What is no message passes.
+    let other = client.post("/register", "{\"redirect_uris\":[]}").header("content-type", "application/json").await;
+    assert_eq!((other.status.as_u16(), other.json()["path"].as_str()), (200, Some("/register")));
+    let form = client.post("/token", "grant_type=x").header("content-type", "application/x-www-form-urlencoded").await;
+    assert_eq!(form.status, 200);
+}
+
 /// How many streams each server has.
 async fn streams(proxy: &Proxy) -> Vec<u64> {
     proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect()

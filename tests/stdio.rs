@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
-use client::{Client, bridge, has_python, lives, scripted};
+use client::{Client, bridge, lives, scripted};
 use serde_json::{Value, json};
-use support::{eventually, soon};
+use support::{eventually, has_python, soon};
 use tidegate::stdio::{Settings, Share};
 
 /// A bridge in a process of its own.

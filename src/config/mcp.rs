@@ -61,7 +61,7 @@ section! {
         tool: Vec<String> = vec![],
         /// Only these methods, such as `"tools/call"`; `"tools/call"` where `tool` is given, else every request.
         method: Vec<String> = vec![],
-        /// Calls: `"30/min"`, `"5/s"`, `"1000/day"`.
+        /// Calls: `"30/min"`, `"5/s"`, `"1000/d"`.
         rate: Option<Rate> = None,
         /// So many may come at once above the rate; unless given as many as the rate allows in its unit of time.
         burst: Option<u32> = None,

@@ -99,10 +99,11 @@ async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Wa
     if settings.stdio.is_some() {
         mcp::introduce(life.principal(), &mut exchange.head.headers);
     }
-    if settings.kind == PoolKind::Mcp
-        && exchange.upgrade.is_none()
-        && mcp::concerns(&exchange.head.method, &exchange.head.headers, normal.query)
-    {
+    if settings.kind == PoolKind::Mcp && mcp::concerns(&exchange.head.method, &exchange.head.headers) {
+        // Nothing of the protocol is upgraded, and nothing of it gets by as an upgrade.
+        exchange.upgrade = None;
+        exchange.head.headers.remove(header::UPGRADE);
+        exchange.head.headers.remove(header::CONNECTION);
         return Ok(Way::Mcp(Box::new(Errand::new(found.rule, pool, exchange, asked))));
     }
     let answer = attempt::run(life, route, pool, &mut exchange).await?; // 502, 503, 504

@@ -23,17 +23,6 @@ pub fn scripted(arguments: &[&str]) -> Settings {
     Settings::new("tools", ["python3", script].into_iter().chain(arguments.iter().copied()))
 }
 
-/// Whether there is a Python to run the scripted server with.
-pub fn has_python() -> bool {
-    let found = std::process::Command::new("python3").arg("--version").output().is_ok_and(|done| done.status.success());
-    if !found {
-        let all = std::env::var_os("TIDEGATE_TEST_ALL").is_some_and(|all| all == "1");
-        assert!(!all, "there is no python3 here: install it, or unset TIDEGATE_TEST_ALL");
-        eprintln!("SKIPPED: there is no python3 here, which the scripted MCP server is run with");
-    }
-    found
-}
-
 /// A bridge that runs.
 pub struct Bridged {
     pub path: PathBuf,

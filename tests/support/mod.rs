@@ -63,3 +63,14 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Err(_) => panic!("waited in vain for {what}"),
     }
 }
+
+/// Whether there is a Python; where everything is to be tested, there has to be.
+pub fn has_python() -> bool {
+    let found = std::process::Command::new("python3").arg("--version").output().is_ok_and(|done| done.status.success());
+    if !found {
+        let all = std::env::var_os("TIDEGATE_TEST_ALL").is_some_and(|all| all == "1");
+        assert!(!all, "there is no python3 here: install it, or unset TIDEGATE_TEST_ALL");
+        eprintln!("SKIPPED: there is no python3 here, which scripted MCP servers are run with");
+    }
+    found
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::Check;
-use crate::config::model::{MaxConcurrency, Policy, Pool, Rules, Scaler, Schedule, Signal, Sleep};
+use crate::config::model::{MaxConcurrency, Policy, Pool, PoolKind, Rules, Scaler, Schedule, Signal, Sleep};
 use crate::config::place::At;
 use crate::scale::{Adjust, Amount, Metric, ScheduleError, Target, check_schedule};
 
@@ -22,7 +22,9 @@ impl Check<'_> {
             self.report.error(&at.key("max_concurrency"), "only a scaler learns what an instance can take", label);
         }
         let bounded = pool.upstreams.iter().any(|upstream| upstream.max_connections.is_some());
-        if pool.queue.is_some() && pool.max_concurrency.is_none() && pool.scaler.is_none() && !bounded {
+        // Calls of MCP clients wait for an upstream to be there, too.
+        let calls = pool.kind == PoolKind::Mcp;
+        if pool.queue.is_some() && !calls && pool.max_concurrency.is_none() && pool.scaler.is_none() && !bounded {
             let label = "no upstream is ever full without `max_concurrency` or `max_connections`";
             self.report.warning_at_key(&at.key("queue"), format!("`{}` has no effect", at.key("queue")), label);
         }

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header;
 use smallvec::SmallVec;
 
 use super::message::Message;
 use super::reply::End;
-use super::talk::Talk;
+use super::talk::{Talk, unreadable};
+use super::{claims, is_json};
 use crate::limit::{Admission, ClientKey, Decision, Limiter, Reason, admit_keys};
+use crate::mcp;
 use crate::mcp::limits::Limit;
-use crate::mcp::peek::Shape;
+use crate::mcp::peek::{Malformed, Shape};
 use crate::proxy::Refusal;
 use crate::telemetry::{McpError, method_number};
 use crate::types::Clock;
@@ -22,18 +25,20 @@ const AGAIN: Duration = Duration::from_millis(50);
 type Asked<'a> = (&'a Limit, ClientKey, Option<&'a str>);
 
 impl Talk {
-    /// The message: what of it was read ahead, and all of it where limits have to know what comes behind that.
-    pub(super) async fn read_message(&self) -> Result<Message, End> {
-        let Some(inbound) = &self.life.inbound else {
-            return Message::read(&Bytes::new(), true).map_err(super::talk::unreadable);
-        };
+    /// The message: what of it was read ahead, and all of it where limits have to know what comes behind that. None where it is none: a
+    /// document, or a question about something else than the protocol.
+    pub(super) async fn read_message(&self) -> Result<Option<Message>, End> {
+        let Some(inbound) = &self.life.inbound else { return self.readable(Message::read(&Bytes::new(), true)) };
+        if self.headers().get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            return Err(End::bad(mcp::INVALID_REQUEST, "the message is compressed; send it as it is", None));
+        }
         let (bytes, whole) = inbound.gather().await?;
-        let mut message = Message::read(&bytes, whole).map_err(super::talk::unreadable)?;
+        let Some(mut message) = self.readable(Message::read(&bytes, whole))? else { return Ok(None) };
         if message.is_unclear() && !self.pool().limits.is_empty() {
             drop(bytes);
             inbound.gather_all();
             let (bytes, whole) = inbound.gather().await?;
-            message = Message::read(&bytes, whole).map_err(super::talk::unreadable)?;
+            message = Message::read(&bytes, whole).map_err(unreadable)?;
             if message.is_unclear() {
                 return Err(Refusal::BodyTooLarge.into());
             }
@@ -41,7 +46,19 @@ impl Talk {
         if !message.whole {
             inbound.follow();
         }
-        Ok(message)
+        Ok(Some(message))
+    }
+
+    /// What cannot be read is refused where it says that it is a message, or might be taken for one behind our back.
+    fn readable(&self, read: Result<Message, Malformed>) -> Result<Option<Message>, End> {
+        let headers = self.headers();
+        match read {
+            Ok(message) => Ok(Some(message)),
+            Err(malformed) if claims(headers, self.errand.exchange.target.query()) => Err(unreadable(malformed)),
+            Err(Malformed::NotAMessage | Malformed::Empty) => Ok(None),
+            Err(malformed) if is_json(headers) && !self.pool().limits.is_empty() => Err(unreadable(malformed)),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Asks the pool's limits. What begins a conversation waits for its turn, as long as a call waits for room; others are told to.

@@ -100,15 +100,21 @@ impl Errand {
     }
 }
 
-/// Whether a request is one of the protocol's. Others (documents, OAuth, health checks) go their usual way.
-pub(super) fn concerns(method: &Method, headers: &HeaderMap, query: Option<&str>) -> bool {
-    let ours = || [SESSION, VERSION, METHOD].iter().any(|name| headers.contains_key(name));
+/// Whether a request may be one of the protocol's. Others (pages, documents) go their usual way. Whatever is posted may hold a message, so
+/// that nobody gets past a limit by another content type.
+pub(super) fn concerns(method: &Method, headers: &HeaderMap) -> bool {
     match *method {
-        Method::POST => is_json(headers) && (accepts_events(headers) || ours() || sse2024::is_marked(query)),
+        Method::POST => true,
         Method::GET => accepts_events(headers),
         Method::DELETE => headers.contains_key(SESSION),
         _ => false,
     }
+}
+
+/// Whether a request says of itself that it is one of the protocol's.
+fn claims(headers: &HeaderMap, query: Option<&str>) -> bool {
+    let ours = || [SESSION, VERSION, METHOD].iter().any(|name| headers.contains_key(name));
+    ours() || is_json(headers) && accepts_events(headers) || sse2024::is_marked(query)
 }
 
 /// Tells a bridge who asks, and nobody else does.
@@ -164,16 +170,15 @@ mod tests {
     fn the_protocols_requests_are_told_from_others() {
         let json = ("content-type", "application/json; charset=utf-8");
         let both = ("accept", "application/json, text/event-stream");
-        assert!(concerns(&Method::POST, &headers(&[json, both]), None));
-        assert!(concerns(&Method::POST, &headers(&[json, ("mcp-session-id", "x")]), None));
-        assert!(
-            !concerns(&Method::POST, &headers(&[json, ("accept", "application/json")]), None),
-            "OAuth's registration"
-        );
-        assert!(!concerns(&Method::POST, &headers(&[("content-type", "application/jsonx"), both]), None));
-        assert!(concerns(&Method::GET, &headers(&[("accept", "Text/Event-Stream;q=1")]), None));
-        assert!(!concerns(&Method::GET, &headers(&[("accept", "text/html, */*")]), None));
-        assert!(concerns(&Method::DELETE, &headers(&[("mcp-session-id", "x")]), None));
-        assert!(!concerns(&Method::OPTIONS, &headers(&[both]), None));
+        assert!(claims(&headers(&[json, both]), None));
+        assert!(claims(&headers(&[("mcp-session-id", "x")]), None));
+        assert!(claims(&headers(&[]), Some("session_id=1&tidegate=x")));
+        assert!(!claims(&headers(&[json, ("accept", "application/json")]), None), "OAuth's registration");
+        assert!(!claims(&headers(&[("content-type", "application/jsonx"), both]), None));
+        assert!(concerns(&Method::POST, &headers(&[])));
+        assert!(concerns(&Method::GET, &headers(&[("accept", "Text/Event-Stream;q=1")])));
+        assert!(!concerns(&Method::GET, &headers(&[("accept", "text/html, */*")])));
+        assert!(concerns(&Method::DELETE, &headers(&[("mcp-session-id", "x")])));
+        assert!(!concerns(&Method::OPTIONS, &headers(&[both])));
     }
 }

@@ -146,7 +146,10 @@ impl Talk {
     }
 
     async fn post(&mut self) -> Result<(), End> {
-        let message = self.read_message().await?;
+        let Some(message) = self.read_message().await? else {
+            let got = self.exchange().await?;
+            return self.deliver(got).await;
+        };
         let message = self.message.insert(message);
         self.errand.exchange.repeatable = message.is_repeatable();
         self.agrees()?;

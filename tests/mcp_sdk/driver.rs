@@ -217,7 +217,7 @@ impl Said {
     }
 
     /// How many answers came from replicas of this name.
-    pub fn from(&self, name: &str) -> u64 {
+    pub fn answered_by(&self, name: &str) -> u64 {
         let start = format!("{name}/");
         self.texts().iter().filter(|(text, _)| text.starts_with(&start)).map(|(_, count)| count).sum()
     }
@@ -273,4 +273,31 @@ impl Fleet {
     pub async fn until_counted(&self, what: &str, holds: impl Fn(u64) -> bool) {
         until(&format!("{what} is as expected"), async || holds(self.counted(what).await).then_some(())).await;
     }
+}
+
+pub const MODERN: &str = "2026-07-28";
+pub const LEGACY: &str = "2025-11-25";
+
+pub fn uris(numbers: std::ops::Range<u32>) -> Vec<String> {
+    numbers.map(|number| format!("test://item/{number}")).collect()
+}
+
+/// Returns once every session has heard of exactly these, and lost nothing.
+pub async fn hears(clients: &mut Clients, uris: &[String]) {
+    let wanted = json!(uris);
+    let mut last = None;
+    let heard = async || {
+        let said = clients.ask(json!({ "do": "heard" })).await;
+        let all = said.0["heard"].as_array().expect("a list").iter().all(|heard| *heard == wanted);
+        let lost = said.0["lost"].as_array().expect("a list").iter().any(|lost| !lost.is_null());
+        assert!(!lost, "{said:?}");
+        last = Some(said);
+        all.then_some(())
+    };
+    until(&format!("{uris:?} have been heard of"), heard).await;
+}
+
+/// How often things that need luck are done; all of it where time does not matter.
+pub fn rounds() -> u32 {
+    if std::env::var_os("TIDEGATE_LONG").is_some() { 10 } else { 2 }
 }

@@ -5,9 +5,9 @@
 //! | floor | rooms |
 //! |---|---|
 //! | words | [`types`] |
-//! | decide: pure, told the time | [`balance`], [`limit`], [`health`], [`retry`], [`route`], [`scale`], [`access`], [`config`] |
+//! | decide: pure, told the time | [`balance`], [`limit`], [`health`], [`retry`], [`route`], [`scale`], [`access`], [`mcp`], [`config`] |
 //! | remember | [`telemetry`], [`snapshot`], [`sweep`] |
-//! | act | [`upstream`] (the far side), [`downstream`] (the near side), [`proxy`] (a request's life), [`scaler`] (makes and removes replicas), [`admin`], [`control`] (the one writer) |
+//! | act | [`upstream`] (the far side), [`downstream`] (the near side), [`proxy`] (a request's life), [`scaler`] (makes and removes replicas), [`stdio`] (bridges MCP servers), [`admin`], [`control`] (the one writer) |
 //! | people | [`cli`] |
 //!
 //! To run it inside another program, see [`control::start`].

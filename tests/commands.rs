@@ -125,6 +125,13 @@ async fn the_demo_plays_by_itself_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn the_mcp_demo_plays_by_itself_and_loses_no_session() {
+    let done = tidegate(&["demo", "--mcp", "--seconds", "8"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
+    assert!(done.out.contains(" 0 failed;") && done.out.contains("began again elsewhere"), "{}", done.out);
+}
+
+#[tokio::test]
 async fn the_program_ends_in_order_at_sigterm_and_tells_systemd() {
     use std::os::unix::net::UnixDatagram;
     let folder = tempfile::tempdir().unwrap();
@@ -144,10 +151,16 @@ async fn the_program_ends_in_order_at_sigterm_and_tells_systemd() {
 
 #[tokio::test]
 async fn the_configurations_that_come_with_it_are_good() {
-    for file in ["demo", "compose", "tidegate"] {
+    for file in ["demo", "demo-mcp", "mcp", "compose", "tidegate"] {
         let path = format!("{}/conf/{file}.toml", env!("CARGO_MANIFEST_DIR"));
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        let output = command.args(["check", &path]).env("TIDEGATE_TOKEN", "sixteen-letters!").output().await.unwrap();
+        let output = command
+            .args(["check", &path])
+            .env("TIDEGATE_TOKEN", "sixteen-letters!")
+            .env("TIDEGATE_MCP_KEY", "0123456789abcdef0123456789abcdef")
+            .output()
+            .await
+            .unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && err.is_empty(), "{file}: {out}{err}");
     }

@@ -672,6 +672,24 @@ async fn nobody_gets_past_a_limit_by_another_dress() {
     assert_eq!(form.status, 200);
 }
 
+#[tokio::test]
+async fn calls_that_wait_for_their_server_do_not_take_its_places() {
+    let mut a = upstream().named("a").start().await;
+    let text =
+        POOL.replace("\"{a}\", \"{b}\"", "\"{a}\"").replace("kind = \"mcp\"", "kind = \"mcp\"\nmax_concurrency = 1");
+    let proxy = proxy(&text).with("a", &a).start().await;
+    let session = Session::begin(proxy.client()).await;
+    let _stream = session.stream().await;
+    a.kill().await;
+    let call = |id| session.call(message(id, "tools/call", json!({ "name": "whoami", "arguments": {} }))).into_future();
+    let calls: Vec<_> = (1..=3).map(|id| tokio::spawn(call(id))).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    a.restart().await;
+    for call in calls {
+        assert_eq!(text_of(&said(&soon("it is answered", call).await.unwrap())), "a");
+    }
+}
+
 /// How many streams each server has.
 async fn streams(proxy: &Proxy) -> Vec<u64> {
     proxy.status().await.pools[0].upstreams.iter().map(|known| known.streams).collect()

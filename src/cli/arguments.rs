@@ -153,6 +153,9 @@ pub(super) struct DemoArguments {
     /// Show the scaler instead: a load rises and falls, upstream processes come and go with it, and why; 55 seconds unless told
     #[arg(long)]
     pub(super) scale: bool,
+    /// Show MCP servers instead: sessions go on while their servers are killed, drained and brought back; 10 seconds unless told
+    #[arg(long, conflicts_with = "scale")]
+    pub(super) mcp: bool,
 }
 
 /// What the paths of `tidegate upstream` answer.
@@ -164,7 +167,7 @@ Some paths answer in their own way; any other, as JSON, what it was asked:
   /slow/DURATION   the answer, later
   /status/CODE     an answer with this status
   /fail, /hang     a reset, or nothing at all
-  /mcp             a session, by Mcp-Session-Id
+  /mcp             a tiny MCP server; without an Accept for event streams only a session, by Mcp-Session-Id
   /health          200, or 503 after POST /health/down; POST /health/up heals it
   /stats           what it has seen
 WebSocket and other upgrades are echoed, gRPC too.";

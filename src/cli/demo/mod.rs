@@ -4,6 +4,7 @@
 //! scenes; what the demo shows can be done by hand with the file that it names.
 
 mod load;
+mod mcp;
 mod news;
 mod rehearsal;
 mod scale;
@@ -35,11 +36,26 @@ pub(super) fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
         let length = arguments.seconds.map_or(scale::LENGTH, |seconds| Duration::from_secs(seconds.into()));
         return runtime.block_on(scale::play(length));
     }
+    if arguments.mcp {
+        let length = arguments.seconds.map_or(mcp::LENGTH, |seconds| Duration::from_secs(seconds.into()));
+        return runtime.block_on(play_mcp(length));
+    }
     runtime.block_on(play(arguments.seconds))
 }
 
+async fn play_mcp(length: Duration) -> Result<ExitCode, Failure> {
+    let mut stage = Stage::set(Stage::MCP).await?;
+    println!("{}", stage.invitation(false));
+    let begun = Instant::now();
+    let telling = tokio::task::spawn_local(tell(stage.handle(), begun));
+    let outcome = mcp::play(&mut stage, begun, length).await;
+    telling.abort();
+    stage.strike().await;
+    outcome
+}
+
 async fn play(seconds: Option<u32>) -> Result<ExitCode, Failure> {
-    let mut stage = Stage::set().await?;
+    let mut stage = Stage::set(Stage::HTTP).await?;
     println!("{}", stage.invitation(seconds.is_none()));
     let begun = Instant::now();
     let telling = tokio::task::spawn_local(tell(stage.handle(), begun));

@@ -15,6 +15,7 @@ use crate::types::{Bind, format_duration};
 
 /// The configuration that people read; the addresses in it are replaced by those that are free.
 const SCRIPT: &str = include_str!("../../../conf/demo.toml");
+const MCP_SCRIPT: &str = include_str!("../../../conf/demo-mcp.toml");
 const SCALE_SCRIPT: &str = include_str!("../../../conf/demo-scale.toml");
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,8 +39,13 @@ struct Player {
 }
 
 impl Stage {
+    /// What people read: requests of all kinds.
+    pub(super) const HTTP: &str = SCRIPT;
+    /// What people read: MCP servers.
+    pub(super) const MCP: &str = MCP_SCRIPT;
+
     /// Starts the upstreams, writes the file, starts the proxy on it and waits until all of it is well.
-    pub(super) async fn set() -> Result<Stage, Failure> {
+    pub(super) async fn set(script: &str) -> Result<Stage, Failure> {
         let mut notes = Vec::new();
         let mut backends = Vec::new();
         for name in NAMES {
@@ -47,7 +53,7 @@ impl Stage {
         }
         let web = prefer(8080, &mut notes)?;
         let admin = prefer(9900, &mut notes)?;
-        let mut text = SCRIPT.replace("127.0.0.1:8080", &web.to_string()).replace("127.0.0.1:9900", &admin.to_string());
+        let mut text = script.replace("127.0.0.1:8080", &web.to_string()).replace("127.0.0.1:9900", &admin.to_string());
         for (number, player) in backends.iter().enumerate() {
             text = text.replace(&format!("127.0.0.1:{}", 9001 + number), &player.address);
         }

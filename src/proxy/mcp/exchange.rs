@@ -79,6 +79,10 @@ impl Talk {
                     refusal
                 }
             };
+            // What failed is left, so that whoever waits for room, also this one's own recovery, finds it.
+            if let Some(slot) = self.life.slot.take() {
+                slot.held_until(Clock::now());
+            }
             match &place {
                 Some(place) if moves < MOVES => {
                     if !self.is_replayable() {

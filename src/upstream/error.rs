@@ -82,7 +82,7 @@ pub enum BadResponse {
     ContentLength,
     /// Interim answers without end.
     #[error("interim answers without end")]
-    EndlessInterim,
+    InterimWithoutEnd,
     /// A 101 nobody asked for, or to a protocol nobody asked for.
     #[error("an unasked 101 Switching Protocols")]
     UnaskedSwitch,

@@ -51,7 +51,7 @@ pub(super) struct Inner<B> {
 }
 
 /// Interim answers to one request; more are no answer.
-const MOST_INTERIM: u32 = 100;
+const MOST_INTERIM: u32 = 64;
 
 thread_local! {
     /// Where this thread reads: a connection that waits holds no buffer.
@@ -225,7 +225,7 @@ impl<B: RequestBody> Inner<B> {
                 Kind::Interim => {
                     self.interim += 1;
                     if self.interim > MOST_INTERIM {
-                        return Err(BadResponse::EndlessInterim);
+                        return Err(BadResponse::InterimWithoutEnd);
                     }
                     block.clear();
                     block.extend_from_slice(&behind);

@@ -289,8 +289,8 @@ impl<B: RequestBody> Drop for Driver<B> {
 fn explain(error: hyper::Error, wire: &Wire) -> SendError {
     let kind = if wire.flow() == Flow::Broken {
         SendErrorKind::RequestBody
-    } else if wire.has_bare_line_feed() {
-        SendErrorKind::BadResponse(BadResponse::BareLineFeed)
+    } else if let Some(bad) = wire.bad_response() {
+        SendErrorKind::BadResponse(bad)
     } else if error.is_parse_too_large() {
         SendErrorKind::BadResponse(BadResponse::HeadTooLarge)
     } else if error.is_parse() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use memchr::memchr_iter;
 
-use super::error::SendErrorKind;
+use super::error::{BadResponse, SendErrorKind};
 use super::io::Stream;
 use crate::sweep::Sweep;
 use crate::types::Moment;
@@ -28,7 +28,7 @@ pub(super) struct Wire {
     /// Bytes of the request's body that hyper has taken.
     taken: Cell<u64>,
     scan: Cell<Scan>,
-    bare_line_feed: Cell<bool>,
+    bad: Cell<Option<BadResponse>>,
     retired: Cell<bool>,
     switch: RefCell<Switch>,
 }
@@ -68,7 +68,7 @@ impl Wire {
             flow: Cell::new(Flow::Sending),
             taken: Cell::new(0),
             scan: Cell::new(Scan::default()),
-            bare_line_feed: Cell::new(false),
+            bad: Cell::new(None),
             retired: Cell::new(false),
             switch: RefCell::default(),
         })
@@ -137,14 +137,15 @@ impl Wire {
         self.written.get() + self.taken.get()
     }
 
-    pub(super) fn has_bare_line_feed(&self) -> bool {
-        self.bare_line_feed.get()
+    /// What was seen in an answer that the parser above would have accepted.
+    pub(super) fn bad_response(&self) -> Option<BadResponse> {
+        self.bad.get()
     }
 
     /// Looks at bytes that came in.
     ///
-    /// **Errors**: a bare line feed in the answer's head, which the parser above would accept.
-    pub(super) fn read(&self, bytes: &[u8]) -> Result<(), BareLineFeed> {
+    /// **Errors**: a bare line feed in the answer's head, or interim answers without end, which the parser above would accept.
+    pub(super) fn read(&self, bytes: &[u8]) -> Result<(), BadResponse> {
         if !self.scan.get().on || bytes.is_empty() {
             return Ok(());
         }
@@ -156,7 +157,7 @@ impl Wire {
             Ok(Seen::Switch) => self.switch.borrow_mut().seen = true,
             Ok(Seen::Nothing) => {}
             Err(error) => {
-                self.bare_line_feed.set(true);
+                self.bad.set(Some(error));
                 return Err(error);
             }
         }
@@ -212,13 +213,9 @@ impl Wire {
     }
 }
 
-/// A line of an answer's head ends in a line feed without a carriage return.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a bare line feed in an answer's head")]
-pub(super) struct BareLineFeed;
-
-/// Reads along with the parser as far as the end of the head, for the two things it does not tell: bare line feeds (httparse
-/// takes them for line ends), and that this is a 101, in time for the connection's driver.
+/// Reads along with the parser as far as the end of the head, for what it does not tell: bare line feeds (httparse takes them
+/// for line ends), interim answers without end (hyper reads on while there are any, and nothing else on the thread has its turn), and that
+/// this is a 101, in time for the connection's driver.
 #[derive(Clone, Copy, Default)]
 struct Scan {
     on: bool,
@@ -228,6 +225,8 @@ struct Scan {
     /// Past the status line.
     headers: bool,
     status: [u8; 3],
+    /// Interim answers before this head.
+    interim: u8,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -239,8 +238,10 @@ enum Seen {
 impl Scan {
     /// Where a status line has its status: behind `HTTP/1.1 `.
     const STATUS: usize = 9;
+    /// As many interim answers as nobody sends before an answer.
+    const MOST_INTERIM: u8 = 64;
 
-    fn see(&mut self, bytes: &[u8]) -> Result<Seen, BareLineFeed> {
+    fn see(&mut self, bytes: &[u8]) -> Result<Seen, BadResponse> {
         let mut start = 0;
         for feed in memchr_iter(b'\n', bytes) {
             let line = &bytes[start..feed];
@@ -248,7 +249,7 @@ impl Scan {
             let length = self.line + line.len();
             let before = line.last().copied().unwrap_or(if self.line > 0 { self.last } else { 0 });
             if before != b'\r' {
-                return Err(BareLineFeed);
+                return Err(BadResponse::BareLineFeed);
             }
             start = feed + 1;
             self.line = 0;
@@ -256,7 +257,11 @@ impl Scan {
                 self.headers = true;
             } else if self.headers {
                 let status = self.status;
-                *self = Scan { on: status[0] == b'1' && status != *b"101", ..Scan::default() };
+                let on = status[0] == b'1' && status != *b"101";
+                if on && self.interim == Self::MOST_INTERIM {
+                    return Err(BadResponse::InterimWithoutEnd);
+                }
+                *self = Scan { on, interim: self.interim + 1, ..Scan::default() };
                 if !self.on {
                     return Ok(if status == *b"101" { Seen::Switch } else { Seen::Nothing });
                 }
@@ -288,7 +293,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// What a scan says of bytes that come in pieces of `size`, and whether it is still looking.
-    fn scan(text: &str, size: usize) -> (Result<bool, BareLineFeed>, bool) {
+    fn scan(text: &str, size: usize) -> (Result<bool, BadResponse>, bool) {
         let mut scan = Scan { on: true, ..Scan::default() };
         for piece in text.as_bytes().chunks(size) {
             match scan.see(piece) {
@@ -305,11 +310,11 @@ mod tests {
     fn only_heads_are_looked_at_and_every_line_of_them() {
         let cases = [
             ("HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody\nwith\nlines", Ok(false), false),
-            ("HTTP/1.1 200 OK\nA: b\r\n\r\n", Err(BareLineFeed), true),
-            ("HTTP/1.1 200 OK\r\nA: b\n\r\n", Err(BareLineFeed), true),
-            ("HTTP/1.1 200 OK\r\nA: b\r\n\n", Err(BareLineFeed), true),
+            ("HTTP/1.1 200 OK\nA: b\r\n\r\n", Err(BadResponse::BareLineFeed), true),
+            ("HTTP/1.1 200 OK\r\nA: b\n\r\n", Err(BadResponse::BareLineFeed), true),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n\n", Err(BadResponse::BareLineFeed), true),
             ("\r\nHTTP/1.1 200 OK\r\nA: b\r\n\r\n\n", Ok(false), false),
-            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\n\r\n", Err(BareLineFeed), true),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\n\r\n", Err(BadResponse::BareLineFeed), true),
             ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", Ok(false), true),
             ("HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n\n\n", Ok(true), false),
             ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching\r\n\r\n", Ok(true), false),

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,6 +36,15 @@ pub struct Frames {
     stream: TcpStream,
     buffer: Vec<u8>,
     ended: bool,
+}
+
+/// What has become of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    Taken,
+    /// The other side takes no more.
+    Held,
+    Ended,
 }
 
 /// A frame that came.
@@ -96,6 +106,31 @@ impl Frames {
 
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref()).await
+    }
+
+    /// Sends as much as is taken, and reads what comes meanwhile unless it is deaf.
+    pub async fn push(&mut self, bytes: &[u8], deaf: bool) -> Pushed {
+        /// Longer than anybody who takes anything pauses.
+        const PAUSE: Duration = Duration::from_secs(3);
+        let (mut reads, mut writes) = self.stream.split();
+        let (mut at, mut piece) = (0, [0; 16 << 10]);
+        while at < bytes.len() {
+            tokio::select! {
+                written = writes.write(&bytes[at..]) => match written {
+                    Ok(length) => at += length,
+                    Err(_) => return Pushed::Ended,
+                },
+                read = reads.read(&mut piece), if !deaf => match read {
+                    Ok(length) if length > 0 => self.buffer.extend_from_slice(&piece[..length]),
+                    _ => {
+                        self.ended = true;
+                        return Pushed::Ended;
+                    }
+                },
+                () = tokio::time::sleep(PAUSE) => return Pushed::Held,
+            }
+        }
+        Pushed::Taken
     }
 
     /// The next frame; nothing where the connection has ended. Settings and pings are acknowledged.

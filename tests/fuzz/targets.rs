@@ -17,8 +17,10 @@ use tidegate::proxy::client::{self, Introduction, X_FORWARDED_FOR};
 use tidegate::route::{host, path};
 use tidegate::types::{Moment, Rate};
 
+pub(crate) type Target = fn(&[u8]);
+
 /// Every target by its name.
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("path", path),
     ("host", host),

@@ -171,13 +171,6 @@ fn room_for(descriptors: u64) -> bool {
     enough(getrlimit(Resource::Nofile).current)
 }
 
-/// Resident memory of a process, KiB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[tokio::test]
 async fn ten_thousand_idle_connections_are_held_and_cost_little() {
     const MANY: usize = 10_000;

@@ -11,11 +11,14 @@ use crate::config::model::{self, LogFormat};
 
 static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
+/// These warn of single frames, which a client can send as often as it likes. Who wants to hear of them says so: `debug,h2=debug`.
+const QUIET: &str = "h2=error,hyper=error";
+
 /// Starts the log as configured; later calls only change its level. The format is read at start only.
 ///
 /// Where a program that embeds us has a subscriber of its own, that one stays.
 pub(super) fn apply(settings: &model::Log) {
-    let Ok(level) = settings.level.parse::<EnvFilter>() else { return };
+    let Ok(level) = format!("{QUIET},{}", settings.level).parse::<EnvFilter>() else { return };
     if let Some(handle) = LEVEL.get() {
         let _ = handle.reload(level);
         return;

@@ -1,7 +1,8 @@
 //! Follows a chunked body (RFC 9112 §7.1) as far as its end, without keeping any of it.
 //!
 //! Decides exactly as hyper's decoder does, byte by byte, so that both see the same end: a body that one of them takes for
-//! finished and the other does not is a smuggled request.
+//! finished and the other does not is a smuggled request. But for a bare line feed behind the last chunk: hyper takes it for a part of a
+//! trailer and reads on, and whoever has sent it to us may mean that the body ends there. That is broken here, which hyper is then told.
 
 /// Where in a chunked body the next byte is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,7 @@ impl Chunked {
             (At::ContentFeed, b'\n') => At::Start,
             (At::LineStart, b'\r') => At::EndFeed,
             (At::Trailer, b'\r') => At::TrailerFeed,
+            (At::LineStart | At::Trailer, b'\n') => return None,
             (At::LineStart | At::Trailer, _) => At::Trailer,
             (At::TrailerFeed, b'\n') => At::LineStart,
             (At::EndFeed, b'\n') => return Some(None),
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hyper_refuses_is_broken_here_too() {
+    fn what_cannot_be_read_in_one_way_is_broken() {
         for text in [
             "\r\n",
             "x\r\n",
@@ -124,6 +126,8 @@ mod tests {
             "FFFFFFFFFFFFFFFFF\r\n",
             "-1\r\n",
             " 3\r\n",
+            "0\r\n\nGET / HTTP/1.1\r\n\r\n",
+            "0\r\nA: b\n\r\nGET / HTTP/1.1\r\n\r\n",
         ] {
             assert!(matches!(follow(text), Followed::Broken(_)), "{text:?}");
         }

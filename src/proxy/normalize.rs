@@ -208,6 +208,24 @@ pub(super) fn strip(headers: &mut HeaderMap, underscores: bool) -> Result<Hop, R
     if meddling { Err(Refusal::BadRequest) } else { Ok(hop) }
 }
 
+/// Takes out of a request's trailers what may only stand in its head (RFC 9110 §6.5.1): an upstream that adds them to the head would be told by
+/// the client what only we tell, or what framing, routing and authentication have been decided by already.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    const NEVER: [HeaderName; 7] = [
+        header::TRAILER,
+        header::EXPECT,
+        header::CONTENT_ENCODING,
+        header::CONTENT_RANGE,
+        header::RANGE,
+        header::CACHE_CONTROL,
+        header::MAX_FORWARDS,
+    ];
+    let steers = |name: &&HeaderName| is_hop(name.as_str()) || is_end_to_end(name) || NEVER.contains(name);
+    for name in trailers.keys().filter(steers).cloned().collect::<Vec<_>>() {
+        trailers.remove(name);
+    }
+}
+
 const HOP: [HeaderName; 7] = [
     header::CONNECTION,
     KEEP_ALIVE,

@@ -17,6 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Refusal;
+use super::normalize::strip_trailers;
 use crate::mcp::peek::Follow;
 use crate::sweep::Deadline;
 
@@ -245,7 +246,8 @@ impl Inbound {
                 Frame::data(data)
             }
             Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => {
+                Ok(mut trailers) => {
+                    strip_trailers(&mut trailers);
                     self.ended.set(true);
                     *self.trailers.borrow_mut() = Some(trailers.clone());
                     Frame::trailers(trailers)

@@ -68,6 +68,9 @@ pub enum BadResponse {
     /// A line of its head ends in a bare line feed (RFC 9112 §2.2).
     #[error("a bare line feed in its head")]
     BareLineFeed,
+    /// One interim answer (1xx) after the other, and none that is final.
+    #[error("interim answers without end")]
+    InterimWithoutEnd,
     /// Its head has too many or too long headers.
     #[error("its head is too large")]
     HeadTooLarge,
@@ -80,9 +83,6 @@ pub enum BadResponse {
     /// A `Content-Length` that is no number, or several that differ.
     #[error("an invalid Content-Length")]
     ContentLength,
-    /// Interim answers without end.
-    #[error("interim answers without end")]
-    InterimWithoutEnd,
     /// A 101 nobody asked for, or to a protocol nobody asked for.
     #[error("an unasked 101 Switching Protocols")]
     UnaskedSwitch,

@@ -18,6 +18,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)] // Every test file takes what it needs of this.
 
 mod client;
+pub mod frames;
 mod gate;
 mod proxy;
 mod script;
@@ -62,6 +63,13 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(output) => output,
         Err(_) => panic!("waited in vain for {what}"),
     }
+}
+
+/// Resident memory of a process, KiB.
+pub fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Whether there is a Python; where everything is to be tested, there has to be.

@@ -87,8 +87,8 @@ async fn speak<A: Application>(
     }
     let gate = if connection.terms().fast_lane {
         match lane::serve(link, &connection, app, stock, entry, &mut watch).await {
-            lane::Outcome::Closed(why) => return why,
-            lane::Outcome::Onward(gate) => gate,
+            Ok(gate) => gate,
+            Err(why) => return why,
         }
     } else {
         Gate::new(link, pulse, Some(connection.terms().head))

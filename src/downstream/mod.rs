@@ -5,10 +5,12 @@
 //! for the [`Terms`] of the next connection, so a reload reaches new connections without touching old ones.
 //!
 //! ```text
-//!  socket ─▶ Wire ─▶ (TLS) ─▶ Gate ─▶ hyper ─▶ service ─▶ Application::answer
-//!            bytes,            whole,           numbers, busy,
-//!            progress          checked heads    panics, refusals
-//!               └──── Pulse ─────┴───────────────┴──▶ Watch: one deadline, moved along
+//!                             ┌▶ lane: plain HTTP/1.1 requests ─────┐
+//!  socket ─▶ Wire ─▶ (TLS) ─▶ ┤    ▼ from the first other one on     ├▶ Application::answer
+//!            bytes,           └▶ Gate ─▶ hyper ─▶ service ──────────┘
+//!            progress            whole,           numbers, busy,
+//!               │                checked heads    panics, refusals
+//!               └──── Pulse ─────┴────────────────┴──▶ Watch: one deadline, moved along
 //! ```
 //!
 //! Nothing here routes, knows upstreams, or makes an answer: even what the head guard refuses is answered by the application's

@@ -54,12 +54,12 @@ pub(super) fn http1<A: Application>(
 }
 
 /// Answers a request that came in the fast lane, which does the rest itself.
-pub(super) fn plain<A: Application>(
+pub(super) async fn plain<A: Application>(
     app: Rc<A>,
     connection: Rc<Connection<A::State>>,
     request: Request<ClientBody>,
-) -> impl Future<Output = Response<A::Body>> + use<A> {
-    async move { guarded(&app, &connection, request).await }
+) -> Response<A::Body> {
+    guarded(&app, &connection, request).await
 }
 
 /// Answers a request that came over HTTP/2.

@@ -117,6 +117,14 @@ impl Channel {
         Inflow { channel: self.clone(), request: self.request.get() }
     }
 
+    /// The body is waited for here.
+    fn await_by(&self, cx: &Context<'_>) {
+        match &mut *self.reader.borrow_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
     /// Takes so much of the body that has been read already; none where that is nothing.
     fn take_kept(&self) -> Option<Bytes> {
         let mut kept = self.kept.borrow_mut();
@@ -216,7 +224,7 @@ impl Inflow {
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
                     Poll::Pending => {
-                        channel.reader.replace(Some(cx.waker().clone()));
+                        channel.await_by(cx);
                         return Poll::Pending;
                     }
                 }

@@ -133,7 +133,7 @@ impl<A: Application> Stock<A> {
     const MOST_HEADERS: usize = 64;
     /// What has grown larger than this is not kept.
     const LARGEST_TEXT: usize = 64 << 10;
-    const LARGEST_HEADERS: usize = 128;
+    const LARGEST_HEADERS: usize = 64;
 
     pub(in crate::downstream) fn new() -> Rc<Self> {
         Rc::new(Stock {

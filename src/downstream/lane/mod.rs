@@ -44,14 +44,9 @@ use super::terms::Terms;
 use super::watch::{Overdue, State, Watch};
 use crate::telemetry::Closed;
 
-/// What has become of a connection.
-pub(super) enum Outcome {
-    Closed(Closed),
-    /// Its next request is not plain, or has not come in time: the rest is hyper's.
-    Onward(Gate),
-}
-
-/// Serves a connection as long as its requests are plain.
+/// Serves a connection as long as its requests are plain. Where the next one is not, or has not come in time, the rest is hyper's.
+///
+/// **Errors**: why the connection has ended.
 pub(super) async fn serve<A: Application>(
     link: Link,
     connection: &Rc<Connection<A::State>>,
@@ -59,7 +54,7 @@ pub(super) async fn serve<A: Application>(
     stock: &Rc<Stock<A>>,
     entry: &Entry,
     watch: &mut Watch,
-) -> Outcome {
+) -> Result<Gate, Closed> {
     let channel = Channel::new(link, connection.activity.clone());
     let sweep = watch.sweep().clone();
     let session = Session::new(app.clone(), connection.clone(), stock.clone(), sweep, channel.clone());
@@ -73,10 +68,10 @@ pub(super) async fn serve<A: Application>(
     // The answer in progress first: nothing of it may look at a connection that has ended.
     drop(drive);
     let rest = channel.end();
-    Outcome::Closed(match (last, rest) {
+    Err(match (last, rest) {
         (Last::End(End::Onward), Some((link, kept))) => {
             let Connection { facts, pulse, .. } = &**connection;
-            return Outcome::Onward(Gate::resume(link, pulse.clone(), facts.terms.head, connection.requests(), kept));
+            return Ok(Gate::resume(link, pulse.clone(), facts.terms.head, connection.requests(), kept));
         }
         (Last::End(End::Closed | End::Onward), _) => asked.unwrap_or(Closed::Client),
         (Last::End(End::Lost(error)), _) => {

@@ -35,6 +35,7 @@ pub(super) const LONGEST: usize = 16 << 10;
 
 /// What some bytes are that a client's next request begins with.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is looked at where it is made")]
 pub(super) enum Seen {
     /// A whole head that the fast lane takes.
     Plain(Head),
@@ -113,24 +114,12 @@ impl Head {
         let is = |special: &str| name.eq_ignore_ascii_case(special.as_bytes());
         match name.len() {
             2 if is("te") => return None,
-            4 if is("host") => {
-                if std::mem::replace(&mut self.host, true) || !is_host(value) {
-                    return None;
-                }
-            }
+            4 if is("host") => self.take_host(value)?,
             6 if is("expect") => return None,
             7 if is("upgrade") || is("trailer") => return None,
-            10 if is("connection") => {
-                self.close = value.eq_ignore_ascii_case(b"close");
-                let known = self.close || value.eq_ignore_ascii_case(b"keep-alive");
-                if std::mem::replace(&mut self.connection, true) || !known {
-                    return None;
-                }
-            }
+            10 if is("connection") => self.take_connection(value)?,
             14 if is("content-length") => {
-                if std::mem::replace(&mut self.sized, true) {
-                    return None;
-                }
+                once(&mut self.sized)?;
                 self.body = number(value)?;
             }
             14 if is("http2-settings") => return None,
@@ -143,15 +132,28 @@ impl Head {
         (self.fields.len() <= limits.headers).then_some(())
     }
 
+    /// Letters, digits, and what ports and IPv6 addresses need: whether it names a host is decided where all requests' hosts are.
+    fn take_host(&mut self, value: &[u8]) -> Option<()> {
+        once(&mut self.host)?;
+        let plain = value.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte));
+        (plain && !value.is_empty()).then_some(())
+    }
+
+    fn take_connection(&mut self, value: &[u8]) -> Option<()> {
+        once(&mut self.connection)?;
+        self.close = value.eq_ignore_ascii_case(b"close");
+        (self.close || value.eq_ignore_ascii_case(b"keep-alive")).then_some(())
+    }
+
     fn end(mut self, length: usize) -> Seen {
         self.length = length;
         if self.host { Seen::Plain(self) } else { Seen::Other }
     }
 }
 
-/// Letters, digits, and what ports and IPv6 addresses need: whether it names a host is decided where all requests' hosts are.
-fn is_host(value: &[u8]) -> bool {
-    !value.is_empty() && value.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte))
+/// Nothing where it was there before.
+fn once(seen: &mut bool) -> Option<()> {
+    (!std::mem::replace(seen, true)).then_some(())
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

@@ -1,4 +1,5 @@
-//! What the fast lane takes it reads as hyper does, whatever becomes of the bytes of plain requests.
+//! What the fast lane takes it reads as hyper does, whatever becomes of the bytes of plain requests, and what it writes is what hyper
+//! writes.
 
 use bytes::Bytes;
 use http::Request;
@@ -10,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
 
+use super::answer::{Asked, Framing, Size, write_head};
 use super::plain::{self, Head, Seen};
 use crate::downstream::HeadLimits;
 use crate::downstream::tests::{mirror, read_all, settings, site, text_of};
@@ -107,6 +109,99 @@ fn lane(bytes: &[u8], head: &Head) -> String {
     match body.get(..head.body as usize) {
         Some(body) => all + &format!("{:?}", Bytes::copy_from_slice(body)),
         None => all + "broken",
+    }
+}
+
+/// An answer: its status, headers, and body, if it has one, with whether its length is told.
+type Sample = (u16, Vec<(&'static str, &'static str)>, Option<(&'static str, bool)>);
+
+fn responses() -> impl Strategy<Value = Sample> {
+    let header = prop_oneof![
+        4 => Just(("x-a", "b")),
+        2 => Just(("set-cookie", "a=b; Path=/")),
+        1 => Just(("set-cookie", "c=d")),
+        1 => Just(("connection", "close")),
+        1 => Just(("connection", "x-a, Close")),
+        1 => Just(("connection", "keep-alive")),
+        1 => Just(("content-length", "5")),
+        1 => Just(("date", "Sun, 06 Nov 1994 08:49:37 GMT")),
+        1 => Just(("trailer", "x-sum")),
+        1 => Just(("trailer", "x-b, x-c")),
+    ];
+    let headers = proptest::collection::vec(header, 0..6);
+    let status = proptest::sample::select(&[200u16, 200, 204, 205, 304, 404, 500, 599][..]);
+    let body = prop_oneof![1 => Just(None), 1 => Just(Some(("hello", true))), 1 => Just(Some(("hello", false)))];
+    (status, headers, body)
+}
+
+type AnyBody = http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+/// A body that says how long it is, or does not.
+fn body(text: Option<(&'static str, bool)>) -> AnyBody {
+    use http_body_util::{BodyExt, StreamBody};
+    match text {
+        None => Full::default().boxed_unsync(),
+        Some((text, true)) => Full::from(text).boxed_unsync(),
+        Some((text, false)) => {
+            let frame = Ok(http_body::Frame::data(Bytes::from(text)));
+            StreamBody::new(futures_util::stream::iter([frame])).boxed_unsync()
+        }
+    }
+}
+
+/// What hyper writes.
+async fn written(response: http::Response<AnyBody>, asked: Asked) -> String {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let response = std::cell::RefCell::new(Some(response));
+    tokio::task::spawn_local(async move {
+        let answer = |_: Request<Incoming>| {
+            let response = response.take();
+            async { response.ok_or("only one") }
+        };
+        let _ = Builder::new().half_close(true).serve_connection(TokioIo::new(server), service_fn(answer)).await;
+    });
+    let method = if asked.head { "HEAD" } else { "GET" };
+    let close = if asked.close { "connection: close\r\n" } else { "" };
+    client.write_all(format!("{method} / HTTP/1.1\r\nhost: x\r\n{close}\r\n").as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    read_all(&mut client).await
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn answers_are_written_as_hyper_writes_them(answer in responses(), head in any::<bool>(), close in any::<bool>()) {
+        let (status, headers, text) = answer;
+        let asked = Asked { head, close };
+        let response = |body| {
+            let mut response = http::Response::builder().status(status);
+            for (name, value) in &headers {
+                response = response.header(*name, *value);
+            }
+            response.body(body).unwrap()
+        };
+        let hyper = block_on(written(response(body(text)), asked));
+        let size = match text {
+            None => Size::None,
+            Some((text, true)) => Size::Known(text.len() as u64),
+            Some((_, false)) => Size::Unknown,
+        };
+        let mut out = Vec::new();
+        let date = b"Sun, 06 Nov 1994 08:49:37 GMT";
+        let parts = response(body(None)).into_parts().0;
+        let (framing, closes) = write_head(&mut out, &parts, size, asked, date).unwrap();
+        let body = match framing {
+            Framing::None => "",
+            Framing::Length(5) => "hello",
+            Framing::Chunked => "5\r\nhello\r\n0\r\n\r\n",
+            Framing::Length(_) => "?",
+        };
+        let lane = String::from_utf8(out).unwrap() + body;
+        prop_assert_eq!(text_of(&lane), text_of(&hyper));
+        prop_assert_eq!(lane.matches("date: ").count(), headers.iter().filter(|(name, _)| *name == "date").count().max(1));
+        let said = headers.iter().any(|(_, value)| value.contains("lose"));
+        prop_assert_eq!(closes, close || said);
     }
 }
 

@@ -72,7 +72,8 @@ pub(super) enum End {
 
 /// What was found where a request's head should be.
 enum Next {
-    Request(Request<ClientBody>),
+    /// A request, which has been handed to the application.
+    Begun,
     /// The client has closed its side.
     Nothing,
     Other,
@@ -119,10 +120,7 @@ impl<A: Application> Session<A> {
         loop {
             let end = match self.step {
                 Step::Head => match ready!(self.poll_head(cx)) {
-                    Ok(Next::Request(request)) => {
-                        self.begin(request);
-                        continue;
-                    }
+                    Ok(Next::Begun) => continue,
                     Ok(Next::Nothing) => {
                         self.step = Step::Close;
                         continue;
@@ -187,7 +185,8 @@ impl<A: Application> Session<A> {
             match seen {
                 Seen::Plain(head) => return Poll::Ready(Ok(self.take(&head, bytes))),
                 Seen::Partial if self.looks < Self::LOOKS => {
-                    self.channel.keep(bytes);
+                    // A copy: the rest of what it was read with is not to be held for it.
+                    self.channel.keep(Bytes::copy_from_slice(&bytes));
                     self.connection.pulse.set_head(true, false);
                 }
                 Seen::Partial | Seen::Other => {
@@ -198,7 +197,7 @@ impl<A: Application> Session<A> {
         }
     }
 
-    /// Makes a request of `head`, which `bytes` begin with; what follows it is kept.
+    /// Begins with the request of `head`, which `bytes` begin with; what follows it is kept.
     fn take(&mut self, head: &Head, bytes: Bytes) -> Next {
         let Some(mut request) = self.request(head, &bytes) else {
             // Never seen; but what the `http` crate does not take hyper shall refuse.
@@ -211,7 +210,8 @@ impl<A: Application> Session<A> {
         if head.body > 0 {
             *request.body_mut() = self.channel.body(head.body).into();
         }
-        Next::Request(request)
+        self.begin(request);
+        Next::Begun
     }
 
     fn request(&self, head: &Head, text: &Bytes) -> Option<Request<ClientBody>> {

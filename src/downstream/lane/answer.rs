@@ -135,7 +135,7 @@ impl Lines<'_> {
             // What a HEAD would have got; of anything else that has no body the length is known to be none.
             if self.asked.head {
                 self.write("content-length", value.as_bytes());
-                self.framing = Some(Framing::None);
+                return if self.framing.replace(Framing::None).is_none() { Ok(()) } else { Err(NoAnswer) };
             }
             return Ok(());
         }

@@ -1,11 +1,11 @@
-//! What a connection costs that is open and does nothing: no buffer, no room for an answer. A process of its own, as it counts what
+//! What plain connections cost: one that does nothing has no buffer and no room for an answer. A process of its own, as it counts what
 //! its allocator gives out.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ struct Counting;
 
 thread_local! {
     static HELD: Cell<i64> = const { Cell::new(0) };
+    static TAKEN: Cell<u64> = const { Cell::new(0) };
 }
 
 // SAFETY: every call goes on to the system's allocator as it came; counting touches nothing but a thread local without
@@ -30,6 +31,7 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HELD.set(HELD.get() + layout.size() as i64);
+        TAKEN.set(TAKEN.get() + 1);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
@@ -90,28 +92,42 @@ fn terms(fast_lane: bool) -> Arc<Terms> {
     })
 }
 
-/// Bytes of memory for each of many connections that are idle behind an answer.
-async fn idle(fast_lane: bool) -> i64 {
-    const CONNECTIONS: usize = 256;
+/// An open door, and where it is.
+fn open(fast_lane: bool) -> (Rc<Door<Hello>>, SocketAddr) {
     let bound = bind(&"127.0.0.1:0".parse().unwrap(), 1, &Inherited::default()).unwrap();
     let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
     let sweep = Sweep::new();
     tokio::task::spawn_local(sweep.clone().run());
     let socket = bound.sockets.into_iter().next().unwrap();
-    let door = Door::open(socket, Rc::new(Hello(terms(fast_lane))), Seats::new(), sweep).unwrap();
+    (Door::open(socket, Rc::new(Hello(terms(fast_lane))), Seats::new(), sweep).unwrap(), address)
+}
+
+async fn ask(client: &mut TcpStream) {
+    client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nuser-agent: y\r\naccept: */*\r\n\r\n").unwrap();
+    let mut all = [0; 1000];
+    while !matches!(client.read(&mut all), Ok(1..)) {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).unwrap();
+    client.set_nonblocking(true).unwrap();
+    client
+}
+
+/// Bytes of memory for each of many connections that are idle behind an answer.
+async fn idle(fast_lane: bool) -> i64 {
+    const CONNECTIONS: usize = 256;
+    let (door, address) = open(fast_lane);
     let mut clients = Vec::with_capacity(2 * CONNECTIONS);
     let mut before = 0;
     for _ in 0..2 {
         // The first half pays for what all share.
         before = HELD.get();
         for _ in 0..CONNECTIONS {
-            let mut client = TcpStream::connect(address).unwrap();
-            client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-            client.set_nonblocking(true).unwrap();
-            let mut all = [0; 1000];
-            while !matches!(client.read(&mut all), Ok(1..)) {
-                tokio::task::yield_now().await;
-            }
+            let mut client = connect(address);
+            ask(&mut client).await;
             clients.push(client);
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -120,9 +136,29 @@ async fn idle(fast_lane: bool) -> i64 {
     (HELD.get() - before) / CONNECTIONS as i64
 }
 
+/// How often memory is taken for a request, all in all.
+async fn taken(fast_lane: bool) -> u64 {
+    const REQUESTS: u64 = 100;
+    let (_door, address) = open(fast_lane);
+    let mut client = connect(address);
+    ask(&mut client).await;
+    let before = TAKEN.get();
+    for _ in 0..REQUESTS {
+        ask(&mut client).await;
+    }
+    (TAKEN.get() - before) / REQUESTS
+}
+
 #[tokio::test(flavor = "local")]
 async fn an_idle_connection_holds_less_than_four_kilobytes() {
     let (lane, hyper) = (idle(true).await, idle(false).await);
     println!("{lane} bytes, {hyper} without the fast lane");
     assert!(lane <= 4096, "{lane}");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_plain_request_takes_memory_for_its_head_and_little_else() {
+    let (lane, hyper) = (taken(true).await, taken(false).await);
+    println!("{lane} allocations for a request, {hyper} without the fast lane");
+    assert!(lane <= 4, "{lane}");
 }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
@@ -123,6 +123,8 @@ pub(in crate::downstream) struct Stock<A: Application> {
     jobs: RefCell<Vec<AnyJob<A>>>,
     texts: RefCell<Vec<Vec<u8>>>,
     headers: RefCell<Vec<HeaderMap>>,
+    /// Where the next heads are copied to, one behind the other.
+    heads: RefCell<BytesMut>,
     pub(super) date: RefCell<Date>,
 }
 
@@ -131,6 +133,8 @@ impl<A: Application> Stock<A> {
     const MOST_JOBS: usize = 256;
     const MOST_TEXTS: usize = 16;
     const MOST_HEADERS: usize = 64;
+    /// So much memory is taken at once for heads. A request that lasts holds all of it, so it is not much.
+    const HEADS: usize = 8 << 10;
     /// What has grown larger than this is not kept.
     const LARGEST_TEXT: usize = 64 << 10;
     const LARGEST_HEADERS: usize = 64;
@@ -140,6 +144,7 @@ impl<A: Application> Stock<A> {
             jobs: RefCell::default(),
             texts: RefCell::default(),
             headers: RefCell::default(),
+            heads: RefCell::default(),
             date: RefCell::default(),
         })
     }
@@ -165,6 +170,19 @@ impl<A: Application> Stock<A> {
             text.clear();
             put(&self.texts, text, Self::MOST_TEXTS);
         }
+    }
+
+    /// A copy of a head and what was read with it.
+    pub(super) fn copy(&self, bytes: &[u8]) -> Bytes {
+        if bytes.len() > Self::HEADS / 4 {
+            return Bytes::copy_from_slice(bytes);
+        }
+        let mut heads = self.heads.borrow_mut();
+        if heads.capacity() < bytes.len() {
+            *heads = BytesMut::with_capacity(Self::HEADS);
+        }
+        heads.extend_from_slice(bytes);
+        heads.split().freeze()
     }
 
     pub(super) fn headers(&self) -> HeaderMap {

@@ -175,7 +175,7 @@ impl<A: Application> Session<A> {
                 let kept = self.channel.kept();
                 (plain::read(&kept, limits), kept)
             } else {
-                let look = |bytes: &[u8]| (plain::read(bytes, limits), Bytes::copy_from_slice(bytes));
+                let look = |bytes: &[u8]| (plain::read(bytes, limits), self.stock.copy(bytes));
                 match ready!(self.channel.poll_read(cx, usize::MAX, look))? {
                     Some(found) => found,
                     None => return Poll::Ready(Ok(Next::Nothing)),

@@ -1,6 +1,8 @@
 //! What the fast lane takes it reads as hyper does, whatever becomes of the bytes of plain requests, and what it writes is what hyper
 //! writes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
@@ -217,7 +219,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 async fn answers(bytes: &[u8], cuts: &[usize], fast_lane: bool) -> (String, Vec<String>) {
     let mut settings = settings();
     (settings.half_close, settings.fast_lane) = (true, fast_lane);
-    settings.header_timeout = std::time::Duration::from_secs(30);
+    // A busy machine is no slow client.
+    (settings.header_timeout, settings.keepalive_timeout) = (Duration::from_secs(30), Duration::from_secs(30));
     let site = site(&settings);
     let mut stream = site.connect().await;
     stream.set_nodelay(true).unwrap();

@@ -49,7 +49,9 @@ async fn answers_are_the_same_byte_by_byte_as_hypers() {
         [GET, "GET /b HT"].concat(),
     ] {
         // A busy machine is no slow client.
-        let patient = Listener { half_close: true, header_timeout: Duration::from_secs(30), ..settings() };
+        let patience = Duration::from_secs(30);
+        let (header_timeout, keepalive_timeout) = (patience, patience);
+        let patient = Listener { half_close: true, header_timeout, keepalive_timeout, ..settings() };
         let [lane, hyper] = [true, false].map(|fast_lane| site(&Listener { fast_lane, ..patient.clone() }));
         let expected = in_two(&hyper, &text, 0).await;
         let cuts = (0..text.len()).map(async |cut| {

@@ -10,11 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate::config::model::ProxyProtocol;
 use tidegate::downstream::{
-    Application, Connection, Door, Event, HeadLimits, Inherited, Objection, Seats, Terms, bind,
+    Application, ClientBody, Connection, Door, Event, HeadLimits, Inherited, Objection, Seats, Terms, bind,
 };
 use tidegate::sweep::Sweep;
 use tidegate::types::Bind;
@@ -37,7 +36,7 @@ impl Application for Hello {
         Some(())
     }
 
-    async fn answer(self: Rc<Self>, _: Rc<Connection>, _: Request<Incoming>) -> Response<Self::Body> {
+    async fn answer(self: Rc<Self>, _: Rc<Connection>, _: Request<ClientBody>) -> Response<Self::Body> {
         Response::new(Self::Body::new(Full::from("hello")))
     }
 
@@ -68,6 +67,7 @@ fn terms() -> Arc<Terms> {
         send_timeout: Duration::from_secs(10),
         keepalive_timeout: Duration::from_secs(10),
         half_close: false,
+        fast_lane: true,
     })
 }
 

@@ -121,6 +121,8 @@ section! {
         keepalive_timeout: Duration [MILLISECOND..] = Duration::from_secs(75),
         /// A client that closes its sending side while its request runs: `false`, it has left (its request is cancelled, 499); `true`, it still reads.
         half_close: bool = false,
+        /// Serve plain HTTP/1.1 requests by a small reader and writer of our own, which cost less time and memory than the general ones (hyper); connections with anything out of the ordinary go on to those. `false`: all do.
+        fast_lane: bool = true,
         /// Accept header names with underscores; otherwise such headers are dropped, as NGINX does.
         underscores: bool = false,
         /// Which headers tell upstreams about the client: `"x-forwarded"` (X-Forwarded-For, -Proto, -Host and X-Real-IP), `"forwarded"` (RFC 7239), `"both"` or `"off"`.

@@ -72,6 +72,13 @@ impl Activity {
         done
     }
 
+    /// Wakes the driver, unless it is running.
+    pub(super) fn nudge(&self) {
+        if !self.attended.get() {
+            self.wake();
+        }
+    }
+
     /// Wakes the driver.
     pub(super) fn wake(&self) {
         if let Some(waker) = &*self.driver.borrow() {
@@ -89,8 +96,8 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let left = self.0.busy.get() - 1;
         self.0.busy.set(left);
-        if left == 0 && !self.0.attended.get() {
-            self.0.wake();
+        if left == 0 {
+            self.0.nudge();
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 
+use super::client_body::ClientBody;
 use super::connection::Connection;
 use super::objection::Objection;
 use super::terms::Terms;
@@ -35,7 +35,7 @@ pub trait Application: 'static {
     fn answer(
         self: Rc<Self>,
         connection: Rc<Connection<Self::State>>,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
 
     /// The answer to a request that was refused before it could be handed over, or whose [`answer`](Self::answer) panicked.

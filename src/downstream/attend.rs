@@ -13,6 +13,7 @@ use tokio_rustls::server::TlsStream;
 use super::application::{Application, Event};
 use super::connection::{Connection, Facts, Peer, next_id};
 use super::gate::Gate;
+use super::lane::{self, Stock};
 use super::proxy_header::{self, ProxyHeaderError, Start};
 use super::pulse::Pulse;
 use super::roster::Entry;
@@ -41,7 +42,7 @@ pub(super) struct Arrival {
 }
 
 /// Serves a connection from its first byte to its end.
-pub(super) async fn attend<A: Application>(app: Rc<A>, sweep: Rc<Sweep>, arrival: Arrival) {
+pub(super) async fn attend<A: Application>(app: Rc<A>, stock: Rc<Stock<A>>, sweep: Rc<Sweep>, arrival: Arrival) {
     let Arrival { socket, peer, local, terms, entry, seat } = arrival;
     let pulse = Arc::new(Pulse::new());
     let watch = Watch::new(&sweep, &terms);
@@ -63,19 +64,36 @@ pub(super) async fn attend<A: Application>(app: Rc<A>, sweep: Rc<Sweep>, arrival
         local,
     };
     let why = match opening.open(Wire::new(socket, pulse.clone())).await {
-        Ok((gate, connection)) => {
-            let watch = opening.watch;
-            if connection.is_http2() {
-                // Boxed, as it is large, and most connections are not.
-                Box::pin(http2::serve(gate, connection, app.clone(), &entry, watch)).await
-            } else {
-                http1::serve(gate, connection, app.clone(), &entry, watch).await
-            }
-        }
+        Ok((link, connection)) => speak(link, connection, &app, &stock, &entry, opening.watch).await,
         Err(why) => why,
     };
     app.observe(Event::Closed { why, received: pulse.bytes_read(), sent: pulse.bytes_written() });
     drop((entry, seat));
+}
+
+/// Speaks HTTP. hyper's part is boxed, as it is large, and most connections have none.
+async fn speak<A: Application>(
+    link: Link,
+    connection: Rc<Connection<A::State>>,
+    app: &Rc<A>,
+    stock: &Rc<Stock<A>>,
+    entry: &Entry,
+    mut watch: Watch,
+) -> Closed {
+    let pulse = connection.pulse.clone();
+    if connection.is_http2() {
+        let gate = Gate::new(link, pulse, None);
+        return Box::pin(http2::serve(gate, connection, app.clone(), entry, watch)).await;
+    }
+    let gate = if connection.terms().fast_lane {
+        match lane::serve(link, &connection, app, stock, entry, &mut watch).await {
+            Ok(gate) => gate,
+            Err(why) => return why,
+        }
+    } else {
+        Gate::new(link, pulse, Some(connection.terms().head))
+    };
+    Box::pin(http1::serve(gate, connection, app.clone(), entry, watch)).await
 }
 
 /// A connection before its first request.
@@ -92,7 +110,7 @@ struct Opening<'a, A> {
 }
 
 impl<A: Application> Opening<'_, A> {
-    async fn open(&mut self, mut wire: Wire) -> Result<(Gate, Rc<Connection<A::State>>), Closed> {
+    async fn open(&mut self, mut wire: Wire) -> Result<(Link, Rc<Connection<A::State>>), Closed> {
         if self.terms.proxy_protocol != ProxyProtocol::Off {
             self.read_proxy_header(&mut wire).await?;
         }
@@ -109,8 +127,6 @@ impl<A: Application> Opening<'_, A> {
                 (Link::Plain(wire), None, http2)
             }
         };
-        let limits = (!http2).then_some(self.terms.head);
-        let gate = Gate::new(link, self.pulse.clone(), limits);
         let facts = Facts {
             id: next_id(),
             terms: self.terms.clone(),
@@ -121,7 +137,7 @@ impl<A: Application> Opening<'_, A> {
             tls,
             http2,
         };
-        Ok((gate, Rc::new(Connection::new(state, facts, self.pulse.clone(), self.entry))))
+        Ok((link, Rc::new(Connection::new(state, facts, self.pulse.clone(), self.entry))))
     }
 
     async fn read_proxy_header(&mut self, wire: &mut Wire) -> Result<(), Closed> {

@@ -20,6 +20,7 @@ use super::application::{Application, Event};
 use super::attend::{Arrival, attend};
 use super::bind;
 use super::connection::Peer;
+use super::lane::Stock;
 use super::roster::Roster;
 use super::seats::{Seat, Seats};
 use crate::socket::Socket;
@@ -32,8 +33,9 @@ const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 /// An open listening socket on one worker, with the connections that came through it.
 ///
 /// Dropping it leaves the loop running; [`close`](Self::close) or [`drain`](Self::drain) end it.
-pub struct Door<A> {
+pub struct Door<A: Application> {
     app: Rc<A>,
+    stock: Rc<Stock<A>>,
     seats: Arc<Seats>,
     sweep: Rc<Sweep>,
     roster: Rc<Roster>,
@@ -62,6 +64,7 @@ impl<A: Application> Door<A> {
     fn new(app: Rc<A>, seats: Arc<Seats>, sweep: Rc<Sweep>) -> Rc<Self> {
         Rc::new(Door {
             app,
+            stock: Stock::new(),
             seats,
             sweep,
             roster: Rc::default(),
@@ -194,7 +197,7 @@ impl<A: Application> Door<A> {
 
     fn take(&self, socket: Socket, peer: Peer, local: Option<SocketAddr>, seat: Seat) {
         let arrival = Arrival { socket, peer, local, terms: self.app.terms(), entry: self.roster.enter(), seat };
-        tokio::task::spawn_local(attend(self.app.clone(), self.sweep.clone(), arrival));
+        tokio::task::spawn_local(attend(self.app.clone(), self.stock.clone(), self.sweep.clone(), arrival));
     }
 
     /// Takes what has connected already or is about to, and closes the socket.

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::guard::{Guard, HeadLimits, Phase, Seen};
@@ -40,6 +40,14 @@ impl Gate {
     pub(super) fn new(link: Link, pulse: Arc<Pulse>, limits: Option<HeadLimits>) -> Self {
         let guard = limits.map(Guard::new);
         Gate { link, pulse, guard, kept: BytesMut::new(), passed: 0, closed: false }
+    }
+
+    /// For HTTP/1 behind so many requests that somebody else has served, and with what was read of the next one.
+    pub(super) fn resume(link: Link, pulse: Arc<Pulse>, limits: HeadLimits, heads: u64, kept: Bytes) -> Self {
+        let guard = Some(Guard::behind(heads, limits));
+        let mut gate = Gate { link, pulse, guard, kept: BytesMut::from(kept), passed: 0, closed: false };
+        gate.look_at_kept();
+        gate
     }
 
     /// Closing will reset the connection, so that nobody takes for complete what is not.

@@ -10,8 +10,8 @@
 //! application's refusal table instead of by hyper.
 //!
 //! It never keeps bytes (its caller does), never reads a clock, never looks at `Host`, targets or names beyond their bytes: what they say is
-//! checked once, later, on hyper's parsed request. Why not a parser of our own instead: that is the later fast lane; until then two parsers that
-//! must agree are one too many, and this one decides only where lines and messages end.
+//! checked once, later, on hyper's parsed request. It is no parser of its own and decides only where lines and messages end; requests so
+//! plain that a parser of our own can be as short do not come here, but through the [fast lane](super::lane).
 
 use memchr::memchr_iter;
 
@@ -70,7 +70,12 @@ pub(super) struct Seen {
 
 impl Guard {
     pub(super) fn new(limits: HeadLimits) -> Self {
-        Guard { limits, phase: Phase::Between, head: Head::default(), heads: 0 }
+        Guard::behind(0, limits)
+    }
+
+    /// Behind so many heads that passed elsewhere.
+    pub(super) fn behind(heads: u64, limits: HeadLimits) -> Self {
+        Guard { limits, phase: Phase::Between, head: Head::default(), heads }
     }
 
     pub(super) fn phase(&self) -> Phase {

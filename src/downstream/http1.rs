@@ -193,10 +193,12 @@ async fn tunnel(pulse: &Pulse, entry: &Entry, watch: &mut Watch, terms: &Terms) 
 
 /// Why a connection ended that hyper gave up.
 fn blame(error: &hyper::Error) -> Closed {
-    let gone = |error: &io::Error| {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-        matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
-    };
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    if error.is_incomplete_message() || source.is_some_and(gone) { Closed::Client } else { Closed::Error }
+    if error.is_incomplete_message() || source.is_some_and(is_gone) { Closed::Client } else { Closed::Error }
+}
+
+/// Whether an error of a client's socket only says that the client has left.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
 }

@@ -5,10 +5,12 @@
 //! for the [`Terms`] of the next connection, so a reload reaches new connections without touching old ones.
 //!
 //! ```text
-//!  socket ─▶ Wire ─▶ (TLS) ─▶ Gate ─▶ hyper ─▶ service ─▶ Application::answer
-//!            bytes,            whole,           numbers, busy,
-//!            progress          checked heads    panics, refusals
-//!               └──── Pulse ─────┴───────────────┴──▶ Watch: one deadline, moved along
+//!                             ┌▶ lane: plain HTTP/1.1 requests ─────┐
+//!  socket ─▶ Wire ─▶ (TLS) ─▶ ┤    ▼ from the first other one on     ├▶ Application::answer
+//!            bytes,           └▶ Gate ─▶ hyper ─▶ service ──────────┘
+//!            progress            whole,           numbers, busy,
+//!               │                checked heads    panics, refusals
+//!               └──── Pulse ─────┴────────────────┴──▶ Watch: one deadline, moved along
 //! ```
 //!
 //! Nothing here routes, knows upstreams, or makes an answer: even what the head guard refuses is answered by the application's
@@ -23,6 +25,7 @@ mod attend;
 mod bind;
 mod certificate;
 mod chunked;
+mod client_body;
 mod connection;
 mod door;
 mod gate;
@@ -30,6 +33,7 @@ mod guard;
 mod http1;
 mod http2;
 mod inherited;
+mod lane;
 mod line;
 mod objection;
 mod proxy_header;
@@ -49,6 +53,7 @@ pub use activity::{Busy, Held};
 pub use application::{Application, Event};
 pub use bind::{BindError, Bound, Socket, SocketFile, bind, rebind};
 pub use certificate::{Certificates, Pair, Shown};
+pub use client_body::{ClientBody, ClientBodyError};
 pub use connection::{Connection, Peer};
 pub use door::Door;
 pub use gate::Gate;

@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::activity::{Flow, Held};
 use super::application::{Application, Event};
+use super::client_body::ClientBody;
 use super::connection::Connection;
 use super::objection::Objection;
 
@@ -35,7 +36,7 @@ pub(super) fn http1<A: Application>(
         let upgrade = request.extensions().get::<OnUpgrade>().cloned();
         let mut response = match connection.pulse.objection(number) {
             Some(objection) => refuse(&*app, &connection, objection),
-            None => guarded(&app, &connection, request).await,
+            None => guarded(&app, &connection, request.map(ClientBody::from)).await,
         };
         let status = response.status();
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
@@ -50,6 +51,15 @@ pub(super) fn http1<A: Application>(
         }
         Ok(response.map(|body| Held::new(body, None, busy)))
     }
+}
+
+/// Answers a request that came in the fast lane, which does the rest itself.
+pub(super) async fn plain<A: Application>(
+    app: Rc<A>,
+    connection: Rc<Connection<A::State>>,
+    request: Request<ClientBody>,
+) -> Response<A::Body> {
+    guarded(&app, &connection, request).await
 }
 
 /// Answers a request that came over HTTP/2.
@@ -70,7 +80,7 @@ pub(super) fn http2<A: Application>(
         } else if request.headers().len() > limits.headers {
             refuse(&*app, &connection, Objection::TooManyHeaders)
         } else {
-            guarded(&app, &connection, request).await
+            guarded(&app, &connection, request.map(ClientBody::from)).await
         };
         Ok(response.map(|body| Held::new(body, Some(flow), busy)))
     }
@@ -86,7 +96,7 @@ fn refuse<A: Application>(app: &A, connection: &Rc<Connection<A::State>>, object
 async fn guarded<A: Application>(
     app: &Rc<A>,
     connection: &Rc<Connection<A::State>>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<A::Body> {
     // Nothing of the application's is looked at again after a panic but its own answer to it.
     let answer = AssertUnwindSafe(app.clone().answer(connection.clone(), request)).catch_unwind();

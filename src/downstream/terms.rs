@@ -40,6 +40,8 @@ pub struct Terms {
     pub keepalive_timeout: Duration,
     /// Whether a client that has closed its sending side is still there.
     pub half_close: bool,
+    /// Whether plain HTTP/1.1 requests are served without hyper.
+    pub fast_lane: bool,
 }
 
 impl Terms {
@@ -64,6 +66,7 @@ impl Terms {
             send_timeout: settings.send_timeout,
             keepalive_timeout: settings.keepalive_timeout,
             half_close: settings.half_close,
+            fast_lane: settings.fast_lane,
         }
     }
 

@@ -7,7 +7,7 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response};
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 
 use super::body::{Body, Content};
 use super::facts::Facts;
@@ -22,13 +22,14 @@ use super::worker::Worker;
 use super::{Connection, Refusal, access, attempt, client, refuse, respond, tunnel, wait};
 use crate::access::WELL_KNOWN;
 use crate::config::model::{self, PoolKind};
+use crate::downstream::ClientBody;
 use crate::limit::{Admission, Reason, Who, admit_all};
 use crate::route::{Match, Question, Target};
 use crate::snapshot::{Action, Pool, Route};
 use crate::types::Moment;
 
 /// Answers a request: by an upstream, or by the refusal table.
-pub async fn handle(worker: Rc<Worker>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(worker: Rc<Worker>, connection: Rc<Connection>, request: Request<ClientBody>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut life = Life::begin(worker, connection, &parts);
     match forward(&mut life, parts, body).await {
@@ -57,7 +58,7 @@ enum Way {
 }
 
 /// One request's way: normalize, route, let in, admit, pick and send, respond.
-async fn forward(life: &mut Life, mut parts: Parts, body: Incoming) -> Result<Way, Refused> {
+async fn forward(life: &mut Life, mut parts: Parts, body: ClientBody) -> Result<Way, Refused> {
     let view = life.view.clone();
     let listener = &view.listeners[life.connection.listener()].settings;
     let uri = std::mem::take(&mut parts.uri);
@@ -195,7 +196,7 @@ fn inbound(
     route: &Route,
     pool: &Pool,
     listener: &model::Listener,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<Option<Rc<Inbound>>, Refused> {
     if body.is_end_stream() {
         return Ok(None);

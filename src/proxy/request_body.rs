@@ -14,17 +14,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::Refusal;
 use super::normalize::strip_trailers;
+use crate::downstream::{ClientBody, ClientBodyError};
 use crate::mcp::peek::Follow;
 use crate::sweep::Deadline;
 
 /// The client's body, shared by the attempts to send it.
 #[derive(Debug)]
 pub struct Inbound {
-    source: RefCell<Incoming>,
+    source: RefCell<ClientBody>,
     /// Read while the request waited for an upstream, and not taken by any yet.
     ahead: RefCell<VecDeque<Frame<Bytes>>>,
     ahead_bytes: Cell<u64>,
@@ -71,7 +71,7 @@ impl Inbound {
     /// Takes a client's body.
     ///
     /// **Errors**: [`Refusal::BodyTooLarge`] where its announced length is over the bound already.
-    pub fn new(source: Incoming, bounds: Bounds, deadline: Deadline) -> Result<Rc<Self>, Refusal> {
+    pub fn new(source: ClientBody, bounds: Bounds, deadline: Deadline) -> Result<Rc<Self>, Refusal> {
         if source.size_hint().lower() > bounds.max_body {
             return Err(Refusal::BodyTooLarge);
         }
@@ -194,7 +194,7 @@ impl Inbound {
         Ok(())
     }
 
-    fn poll_raw(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_raw(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
         if let Some(frame) = self.ahead.borrow_mut().pop_front() {
             let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
             self.ahead_bytes.set(self.ahead_bytes.get() - bytes);

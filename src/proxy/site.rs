@@ -6,12 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::client::Introduction;
 use super::worker::Worker;
 use super::{Body, Connection, Refusal, handle, refuse};
-use crate::downstream::{Application, Event, Objection, Terms};
+use crate::downstream::{Application, ClientBody, Event, Objection, Terms};
 use crate::limit::{ConnectionPermit, ConnectionSeats};
 use crate::telemetry::Outcome;
 use crate::types::Clock;
@@ -65,7 +64,7 @@ impl Application for Site {
         Some(Kept { _permit: permit, ..Kept::default() })
     }
 
-    async fn answer(self: Rc<Self>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Rc<Self>, connection: Rc<Connection>, request: Request<ClientBody>) -> Response<Body> {
         handle(self.worker.clone(), connection, request).await
     }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::downstream::attend::{Arrival, attend};
+use crate::downstream::lane::Stock;
 use crate::socket::Socket;
 
 const CLOSE: &str = "connection: close\r\n\r\n";
@@ -343,7 +344,7 @@ async fn a_connection_is_a_small_future() {
         entry: roster.enter(),
         seat: site.seats.take(1).unwrap(),
     };
-    let size = size_of_val(&attend(site.app.clone(), Sweep::new(), arrival));
+    let size = size_of_val(&attend(site.app.clone(), Stock::new(), Sweep::new(), arrival));
     println!("{size}");
-    assert!(size <= 4096, "{size}");
+    assert!(size <= 2048, "{size}");
 }

@@ -1,12 +1,14 @@
 //! The near side on real sockets, with a trivial application.
 
 mod agreement;
+mod by_hyper;
 mod door;
 mod drain;
 mod guard;
 mod http1;
 mod http2;
 mod hyper_alone;
+mod lane;
 mod proxy_header;
 mod tls;
 
@@ -46,7 +48,7 @@ pub(super) struct Site {
 pub(super) struct Answers {
     pub(super) terms: RefCell<Arc<Terms>>,
     /// What was observed and refused, in order.
-    pub(super) heard: RefCell<Vec<String>>,
+    pub(super) heard: Rc<RefCell<Vec<String>>>,
     pub(super) closed: RefCell<Vec<Closed>>,
     /// Requests that were dropped before they were answered.
     pub(super) cancelled: Rc<Cell<u32>>,
@@ -83,6 +85,7 @@ fn plain() -> Listener {
         send_timeout: Duration::from_secs(60),
         keepalive_timeout: Duration::from_secs(75),
         half_close: false,
+        fast_lane: true,
         underscores: false,
         forwarded: crate::config::model::Forwarded::Off,
         request_id: crate::config::model::RequestId::Off,
@@ -102,7 +105,7 @@ pub(super) fn site_with(settings: &Listener, tls: Option<TlsTerms>) -> Site {
     };
     let app = Rc::new(Answers {
         terms: RefCell::new(Arc::new(Terms::new(7, "web", settings, tls.map(Arc::new)))),
-        heard: RefCell::default(),
+        heard: Rc::default(),
         closed: RefCell::default(),
         cancelled: Rc::default(),
         room: Rc::new(Cell::new(u32::MAX)),
@@ -165,6 +168,11 @@ pub(super) async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> String
     String::from_utf8_lossy(&all).into_owned()
 }
 
+/// Answers without what depends on when they were made.
+pub(super) fn text_of(answers: &str) -> String {
+    answers.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
+}
+
 /// Reads until `end` has come.
 pub(super) async fn read_until(stream: &mut (impl AsyncReadExt + Unpin), end: &str) -> String {
     let mut all = Vec::new();
@@ -213,6 +221,23 @@ fn pieces(pieces: impl futures_util::Stream<Item = io::Result<Bytes>> + 'static)
     Box::pin(StreamBody::new(pieces.map_ok(Frame::data)))
 }
 
+fn trailers() -> http::HeaderMap {
+    http::HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), HeaderValue::from_static("6"))])
+}
+
+/// All that was read of a request.
+pub(super) async fn mirror<B: Body<Data = Bytes, Error: std::fmt::Display>>(request: Request<B>) -> String {
+    let (parts, body) = request.into_parts();
+    let mut all = format!("{} {} {:?}\n", parts.method, parts.uri, parts.version);
+    for (name, value) in &parts.headers {
+        all += &format!("{name}={value:?}\n");
+    }
+    match body.collect().await {
+        Ok(body) => all + &format!("{:?}", body.to_bytes()),
+        Err(_) => all + "broken",
+    }
+}
+
 /// `count` pieces of `size` bytes, one each `millis`.
 fn drip(count: usize, size: usize, millis: u64) -> AnyBody {
     pieces(futures_util::stream::unfold(0, move |done| async move {
@@ -246,7 +271,7 @@ impl Application for Answers {
     async fn answer(
         self: Rc<Self>,
         connection: Rc<Connection<Place>>,
-        mut request: Request<Incoming>,
+        mut request: Request<ClientBody>,
     ) -> Response<AnyBody> {
         let mut cancel = Cancel(Some(self.cancelled.clone()));
         let path = request.uri().path().to_owned();
@@ -272,6 +297,35 @@ impl Application for Answers {
             "sleep" => {
                 tokio::time::sleep(Duration::from_millis(number)).await;
                 Response::new(text("slept"))
+            }
+            "mirror" => Response::new(text(mirror(request).await)),
+            "status" => Response::builder().status(number as u16).header("x-a", "b").body(text("")).unwrap(),
+            "close" => Response::builder().header("connection", "close").body(text("closing")).unwrap(),
+            "dated" => Response::builder().header("date", "long ago").body(text("")).unwrap(),
+            // So many bytes that are said to be ten.
+            "ten" => Response::builder().header("content-length", "10").body(drip(1, number as usize, 0)).unwrap(),
+            "trailers" => {
+                let frames = [Frame::data(Bytes::from_static(b"sum")), Frame::trailers(trailers())];
+                let body = StreamBody::new(futures_util::stream::iter(frames.map(Ok)));
+                Response::builder().header("trailer", "x-sum").body(Box::pin(body) as AnyBody).unwrap()
+            }
+            // The answer comes first; the body is read by somebody else, slowly.
+            "early" => {
+                let mut body = request.into_body();
+                let read = self.heard.clone();
+                spawn_local(async move {
+                    let mut bytes = 0;
+                    while let Some(frame) = body.frame().await {
+                        match frame {
+                            Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len),
+                            Err(error) => return read.borrow_mut().push(error.to_string()),
+                        }
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    read.borrow_mut().push(format!("read {bytes}"));
+                });
+                cancel.0 = None;
+                return Response::new(text("early"));
             }
             "refuse" => Response::builder().status(413).body(text("too much")).unwrap(),
             "drip" => Response::new(drip(number as usize, 10, 50)),

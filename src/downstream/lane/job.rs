@@ -1,0 +1,205 @@
+//! One request's work at the application: the answer in the making, then its body. And what a worker keeps so that the next request
+//! finds it there.
+//!
+//! The answer's future is large. It does not lie in the connection's task, so that an idle connection has no room for one, and its
+//! room is not allocated for each request. Its type has no name, so it is used through [`Job`], at the price of an indirect call.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::response::Parts;
+use http::{HeaderMap, Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::answer::{Date, Size};
+use crate::downstream::application::Application;
+use crate::downstream::client_body::ClientBody;
+use crate::downstream::connection::Connection;
+use crate::downstream::service;
+
+/// Room for one request's work.
+pub(super) trait Job<A: Application> {
+    /// Begins with a request.
+    fn begin(self: Pin<&mut Self>, app: Rc<A>, connection: Rc<Connection<A::State>>, request: Request<ClientBody>);
+
+    /// The answer's head, and how long its body is; asked until it is there.
+    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Parts, Size)>;
+
+    /// The next piece of the answer's body.
+    fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece>;
+
+    /// Drops whatever there is.
+    fn clear(self: Pin<&mut Self>);
+}
+
+/// What comes of an answer's body.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// Some of it, and whether that was the last.
+    Data(Bytes, bool),
+    /// Nothing more.
+    End,
+    /// It broke off.
+    Broken,
+}
+
+type AnyJob<A> = Pin<Box<dyn Job<A>>>;
+
+pin_project! {
+    struct Room<M, F, B> {
+        make: M,
+        #[pin]
+        state: State<F, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateNow]
+    enum State<F, B> {
+        Empty,
+        Answering { #[pin] future: F },
+        Sending { #[pin] body: B },
+    }
+}
+
+impl<A, M, F> Job<A> for Room<M, F, A::Body>
+where
+    A: Application,
+    M: Fn(Rc<A>, Rc<Connection<A::State>>, Request<ClientBody>) -> F,
+    F: Future<Output = Response<A::Body>>,
+{
+    fn begin(self: Pin<&mut Self>, app: Rc<A>, connection: Rc<Connection<A::State>>, request: Request<ClientBody>) {
+        let mut room = self.project();
+        room.state.set(State::Answering { future: (room.make)(app, connection, request) });
+    }
+
+    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Parts, Size)> {
+        let mut state = self.project().state;
+        let StateNow::Answering { future } = state.as_mut().project() else { return Poll::Pending };
+        let (parts, body) = ready!(future.poll(cx)).into_parts();
+        let size = match (body.is_end_stream(), body.size_hint().exact()) {
+            (true, _) => Size::None,
+            (false, Some(length)) => Size::Known(length),
+            (false, None) => Size::Unknown,
+        };
+        state.set(State::Sending { body });
+        Poll::Ready((parts, size))
+    }
+
+    fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece> {
+        let StateNow::Sending { mut body } = self.project().state.project() else { return Poll::Ready(Piece::End) };
+        Poll::Ready(match ready!(body.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => Piece::Data(data, body.is_end_stream()),
+                // Trailers are for clients that have asked for them, by `TE`, and those are not here.
+                Err(_) => Piece::End,
+            },
+            Some(Err(_)) => Piece::Broken,
+            None => Piece::End,
+        })
+    }
+
+    fn clear(self: Pin<&mut Self>) {
+        self.project().state.set(State::Empty);
+    }
+}
+
+fn room<A, M, F>(make: M) -> AnyJob<A>
+where
+    A: Application,
+    M: Fn(Rc<A>, Rc<Connection<A::State>>, Request<ClientBody>) -> F + 'static,
+    F: Future<Output = Response<A::Body>> + 'static,
+{
+    Box::pin(Room { make, state: State::Empty })
+}
+
+/// What the connections of one door leave for each other.
+pub(in crate::downstream) struct Stock<A: Application> {
+    jobs: RefCell<Vec<AnyJob<A>>>,
+    texts: RefCell<Vec<Vec<u8>>>,
+    headers: RefCell<Vec<HeaderMap>>,
+    /// Where the next heads are copied to, one behind the other.
+    heads: RefCell<BytesMut>,
+    pub(super) date: RefCell<Date>,
+}
+
+impl<A: Application> Stock<A> {
+    /// So much of each is kept. More is in use at once only in bursts.
+    const MOST_JOBS: usize = 256;
+    const MOST_TEXTS: usize = 16;
+    const MOST_HEADERS: usize = 64;
+    /// So much memory is taken at once for heads. A request that lasts holds all of it, so it is not much.
+    const HEADS: usize = 8 << 10;
+    /// What has grown larger than this is not kept.
+    const LARGEST_TEXT: usize = 64 << 10;
+    const LARGEST_HEADERS: usize = 64;
+
+    pub(in crate::downstream) fn new() -> Rc<Self> {
+        Rc::new(Stock {
+            jobs: RefCell::default(),
+            texts: RefCell::default(),
+            headers: RefCell::default(),
+            heads: RefCell::default(),
+            date: RefCell::default(),
+        })
+    }
+
+    pub(super) fn job(&self) -> AnyJob<A> {
+        let job = self.jobs.borrow_mut().pop();
+        job.unwrap_or_else(|| room(service::plain::<A>))
+    }
+
+    /// Takes room back.
+    pub(super) fn put_job(&self, mut job: AnyJob<A>) {
+        // Before anything is borrowed: what is dropped here may do anything.
+        job.as_mut().clear();
+        put(&self.jobs, job, Self::MOST_JOBS);
+    }
+
+    pub(super) fn text(&self) -> Vec<u8> {
+        self.texts.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn put_text(&self, mut text: Vec<u8>) {
+        if (1..=Self::LARGEST_TEXT).contains(&text.capacity()) {
+            text.clear();
+            put(&self.texts, text, Self::MOST_TEXTS);
+        }
+    }
+
+    /// A copy of a head and what was read with it.
+    pub(super) fn copy(&self, bytes: &[u8]) -> Bytes {
+        if bytes.len() > Self::HEADS / 4 {
+            return Bytes::copy_from_slice(bytes);
+        }
+        let mut heads = self.heads.borrow_mut();
+        if heads.capacity() < bytes.len() {
+            *heads = BytesMut::with_capacity(Self::HEADS);
+        }
+        heads.extend_from_slice(bytes);
+        heads.split().freeze()
+    }
+
+    pub(super) fn headers(&self) -> HeaderMap {
+        self.headers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn put_headers(&self, mut headers: HeaderMap) {
+        if (1..=Self::LARGEST_HEADERS).contains(&headers.capacity()) {
+            headers.clear();
+            put(&self.headers, headers, Self::MOST_HEADERS);
+        }
+    }
+}
+
+fn put<T>(pile: &RefCell<Vec<T>>, one: T, most: usize) {
+    let mut pile = pile.borrow_mut();
+    if pile.len() < most {
+        pile.push(one);
+    }
+}

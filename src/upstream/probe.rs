@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
 
 use super::connect::{open, secure};
 use super::connections::HEAD_SIZE;
@@ -137,6 +138,8 @@ impl Probe {
 
 /// How much of a body is looked at.
 const BODY: usize = 64 << 10;
+/// How much is read at all. hyper reads interim answers for as long as there are any, and nothing else on the thread has its turn.
+const ANSWER: u64 = 1 << 20;
 
 /// Asks an upstream once, over a connection of its own that is closed afterwards.
 ///
@@ -165,7 +168,9 @@ async fn ask(target: &Target, probe: &Probe) -> Result<(), ProbeFailure> {
 }
 
 async fn ask_http1(stream: Stream, request: Request<Full<Bytes>>, probe: &Probe) -> Result<(), ProbeFailure> {
-    let handshake = http1::Builder::new().max_header_size(HEAD_SIZE).handshake(TokioIo::new(stream)).await;
+    let (reads, writes) = tokio::io::split(stream);
+    let stream = TokioIo::new(tokio::io::join(reads.take(ANSWER), writes));
+    let handshake = http1::Builder::new().max_header_size(HEAD_SIZE).handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(broken)?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(broken)?;

@@ -265,6 +265,21 @@ async fn interim_answers_without_end_are_cut_in_time() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interim_answers_without_end_to_a_health_check_stop_nobody_but_their_upstream() {
+    let good = Recorder::start().await;
+    let bad = babbling("HTTP/1.1 103 Early Hints\r\n\r\n").await;
+    let health = "health = { path = \"/health\", interval = \"200ms\", timeout = \"500ms\", fall = 1 }";
+    let text = PLAIN.replace("upstreams = \"{a}\"", &format!("upstreams = [\"{{a}}\", \"{{b}}\"]\n{health}"));
+    let proxy = proxy(&text).with("a", &good).with("b", &bad).start().await;
+    // The API runs on the thread that checks.
+    proxy.until_state("app", &bad.to_string(), "down").await;
+    proxy.until_state("app", &good.address_text(), "ready").await;
+    for _ in 0..10 {
+        assert_eq!(proxy.client().get("/").await.status, 200);
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_nobody_has_asked_for_is_nobodys() {
     let answer = |body: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());

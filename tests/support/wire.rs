@@ -47,7 +47,11 @@ impl RawClient {
 
     /// Ends our sending side; answers still come.
     pub async fn half_close(&mut self) {
-        self.stream.shutdown().await.expect("an open socket");
+        self.try_half_close().await.expect("an open socket");
+    }
+
+    pub async fn try_half_close(&mut self) -> std::io::Result<()> {
+        self.stream.shutdown().await
     }
 
     /// Closes with a reset.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::BenchArguments;
 use super::scaler::ScalerCommand;
 use crate::admin::MAX_WEIGHT;
 use crate::types::{Bind, Share, parse_duration};
@@ -37,6 +38,8 @@ pub(super) enum Command {
     Demo(DemoArguments),
     /// Run a small HTTP server to put behind the proxy: JSON, echo, events, slow and failing answers
     Upstream(UpstreamArguments),
+    /// Send a load to a URL and say how it was answered: rate, errors, latency
+    Bench(BenchArguments),
     /// Show how a running Tidegate and its upstreams are
     Status {
         /// As JSON, everything there is

@@ -6,6 +6,7 @@
 
 mod arguments;
 pub mod backend;
+mod bench;
 mod client;
 mod demo;
 mod explain;
@@ -56,6 +57,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Run { file } => run::run(file),
         Command::Explain(arguments) => explain::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Upstream(arguments) => upstream::run(arguments),
         Command::Key { name, scopes } => key::run(&name, &scopes),
         Command::Scaler(command) => scaler::run(*command),

@@ -22,7 +22,7 @@ pub(super) fn run(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
 }
 
 /// Takes as many descriptors as we may have: shells and older service managers start with 1,024, two for each proxied connection.
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // Where even that is refused, what there is has to do; the metrics page tells how much that is.

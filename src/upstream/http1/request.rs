@@ -40,6 +40,10 @@ pub(super) fn write_head(out: &mut Vec<u8>, outgoing: &Outgoing<'_>, framing: Fr
     out.reserve(method.len() + target.len() + 512);
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
+    // `PathAndQuery` leaves an empty path out.
+    if target.starts_with('?') {
+        out.push(b'/');
+    }
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let mut announced = false;

@@ -63,6 +63,8 @@ async fn the_framing_of_a_request_follows_its_body() {
     }
     let (_, seen) = outcome(get("*").method(Method::OPTIONS).over(&side, &target).await).await.unwrap();
     assert!(seen.starts_with("OPTIONS * HTTP/1.1\r\n"), "{seen}");
+    let (_, seen) = outcome(get("?q").over(&side, &target).await).await.unwrap();
+    assert!(seen.starts_with("GET /?q HTTP/1.1\r\n"), "{seen}");
 }
 
 #[tokio::test(flavor = "local")]

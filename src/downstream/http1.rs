@@ -137,10 +137,7 @@ where
                 Ok(Poll::Ready(Err(error))) => return Poll::Ready(End::Failed(error)),
                 Err(panic) => return Poll::Ready(End::Panicked(panic)),
             }
-            let state = match State::of(entry, &self.pulse) {
-                State::Idle(_) | State::Fresh if self.why.is_some() => State::Closing,
-                state => state,
-            };
+            let state = State::of(entry, &self.pulse).or_closing(self.why.is_some());
             match ready!(watch.poll(cx, state, entry, &self.terms)) {
                 Overdue::Close(why) => {
                     self.why = Some(why);

@@ -135,6 +135,14 @@ impl Watch {
 }
 
 impl State {
+    /// What is between two requests and has been `asked` to end only closes.
+    pub(super) fn or_closing(self, asked: bool) -> State {
+        match self {
+            State::Idle(_) | State::Fresh if asked => State::Closing,
+            state => state,
+        }
+    }
+
     /// What an HTTP connection does, as its socket and its requests show it.
     pub(super) fn of(entry: &Entry, pulse: &Pulse) -> State {
         let activity = entry.activity();

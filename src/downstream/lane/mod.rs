@@ -114,10 +114,7 @@ impl<A: Application> Drive<A> {
                 Ok(Poll::Ready(end)) => return Poll::Ready(Last::End(end)),
                 Err(panic) => return Poll::Ready(Last::Panicked(panic)),
             }
-            let state = match State::of(entry, &self.pulse) {
-                State::Idle(_) | State::Fresh if self.why.is_some() => State::Closing,
-                state => state,
-            };
+            let state = State::of(entry, &self.pulse).or_closing(self.why.is_some());
             match ready!(watch.poll(cx, state, entry, &self.terms)) {
                 Overdue::Close(why) => {
                     self.why = Some(why);

@@ -137,7 +137,7 @@ impl Chunked {
             }
             State::Trailers => {
                 self.state = State::Done;
-                Ok(Some(Piece::Trailers(trailers(&std::mem::take(&mut self.trailers))?)))
+                Ok(Some(Piece::Trailers(trailers(std::mem::take(&mut self.trailers))?)))
             }
             _ => Ok(None),
         }
@@ -206,8 +206,7 @@ impl Chunked {
     }
 }
 
-fn trailers(lines: &[u8]) -> Result<HeaderMap, Malformed> {
-    let mut lines = lines.to_vec();
+fn trailers(mut lines: Vec<u8>) -> Result<HeaderMap, Malformed> {
     lines.extend_from_slice(b"\r\n");
     let mut space = [httparse::EMPTY_HEADER; 64];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&lines, &mut space) else {

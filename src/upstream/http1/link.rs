@@ -109,8 +109,6 @@ impl<B: RequestBody> Link<B> {
     }
 
     /// Sends the request and waits for its answer's head.
-    ///
-    /// `progress` is [`Upload::progress`] as the clock last saw it.
     pub(super) async fn exchange(
         &self,
         outgoing: &Outgoing<'_>,
@@ -313,11 +311,7 @@ impl<B: RequestBody> Inner<B> {
 
     /// Whether the upstream has neither closed nor said anything unasked, as far as is known without asking the system.
     pub(super) fn is_quiet(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        BLOCK.with_borrow_mut(|block| {
-            block.clear();
-            poll_read(&mut self.stream, &mut cx, block).is_pending()
-        })
+        self.poll_disturbed(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// The same, and the system is asked: for what cannot be sent a second time.
@@ -325,7 +319,7 @@ impl<B: RequestBody> Inner<B> {
         self.stream.is_silent() && self.is_quiet()
     }
 
-    /// Whether the upstream has closed, or says something unasked, while the rest of a request goes out behind its answer.
+    /// Ready once the upstream has closed, or says something where nobody expects it.
     pub(super) fn poll_disturbed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         BLOCK.with_borrow_mut(|block| {
             block.clear();

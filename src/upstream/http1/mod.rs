@@ -1,8 +1,7 @@
 //! HTTP/1.1 to upstreams: a client of our own, small and strict.
 //!
 //! Why not hyper's: it drives each connection in a task of its own, so that every request crosses two channels and is woken twice; it keeps
-//! 16 KiB for each connection; and it tells neither whether an upstream may have seen a request nor bare line feeds (measured: half of a
-//! small request's instructions). hyper's client is the judge of this one in `tests/judge.rs`: both read the same answers, cut anywhere.
+//! 16 KiB for each connection; and it tells neither whether an upstream may have seen a request nor bare line feeds. hyper's client is the judge of this one in `tests/judge.rs`: both read the same answers, cut anywhere.
 //!
 //! A request and its answer are driven by whoever waits for the answer. Only where an answer begins before its request is complete, the rest
 //! of the request goes out in a task of its own: a client that sends on before it reads must not wait for itself.

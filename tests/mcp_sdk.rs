@@ -5,6 +5,8 @@
 
 #[path = "mcp_sdk/calls.rs"]
 mod calls;
+#[path = "mcp_sdk/door.rs"]
+mod door;
 #[path = "mcp_sdk/driver.rs"]
 mod driver;
 #[path = "mcp_sdk/others.rs"]

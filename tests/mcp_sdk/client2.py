@@ -54,11 +54,11 @@ class Session:
 
     async def _listen(self, uris, heeded):
         try:
-            async with self.inner.listen(resource_subscriptions=uris) as changes:
+            tools, uris = "tools" in uris, [uri for uri in uris if uri != "tools"]
+            async with self.inner.listen(tools_list_changed=tools, resource_subscriptions=uris) as changes:
                 heeded.set_result(None)
                 async for change in changes:
-                    if isinstance(change, ResourceUpdated):
-                        self.heard.add(change.uri)
+                    self.heard.add(change.uri if isinstance(change, ResourceUpdated) else "tools")
                 self.lost = "closed"
         except Exception as error:
             self.lost = f"{type(error).__name__}: {error}"

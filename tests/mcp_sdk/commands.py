@@ -8,7 +8,7 @@ The same words are understood by client1.py, client2.py (Python SDK 1.x and 2.x)
     {"do": "list", "times": 1}                        tools/list
     {"do": "progress", "seconds": 2}                  a slow call with progress; the widest gap
     {"do": "cancel"}                                  begin a slow call, give it up once it runs
-    {"do": "listen", "uris": [...]}                   subscribe to changes
+    {"do": "listen", "uris": [...]}                   subscribe to changes ("tools", 2.x: of the list of tools)
     {"do": "heard"}                                   what has been heard of since, and which streams were lost
     {"do": "load", "tool": "add"} … {"do": "rest"}    call without pause until told to rest
     {"do": "tasks", "count": 20}                      create tasks, poll them, fetch their results

@@ -126,6 +126,12 @@ impl Replica {
         answer.json()["told"].as_u64().expect("a number")
     }
 
+    /// Whether its health check says that it is well.
+    pub async fn is(&self, well: bool) {
+        let path = if well { "/well" } else { "/sick" };
+        assert_eq!(client(self.address).post(path, "").await.status, 200);
+    }
+
     /// Sudden death.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("it is our child");

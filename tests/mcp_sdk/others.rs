@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use serde_json::json;
+use tidegate::access::new_key;
 use tokio::process::Command;
 
+use super::door::{open, ruled};
 use super::driver::Sdk::{Python1, Python2, TypeScript};
 use super::driver::*;
 use super::support::*;
@@ -53,6 +55,29 @@ async fn servers_on_standard_input_and_output_serve_many() {
         drop(clients);
         eventually("no process is left", || !own.iter().copied().any(lives)).await;
     }
+}
+
+#[tokio::test]
+async fn who_has_a_key_has_a_process_for_all_sessions() {
+    if sdks().is_none() {
+        return;
+    }
+    let ((alice, one), (bob, two)) = (new_key("alice", &[]).unwrap(), new_key("bob", &[]).unwrap());
+    let settings = stdio(Python1, "share = \"principal\", idle_timeout = \"1s\"");
+    let text = ruled(&config(&[], &settings, ""), "auth = { keys = \"keys.txt\" }");
+    let proxy = proxy(&text).file("keys.txt", format!("{one}\n{two}\n")).start().await;
+    let mut own = Vec::new();
+    for (key, sdk) in [(&alice, Python1), (&alice, TypeScript), (&bob, Python2)] {
+        let mut clients = Clients::through(sdk, &proxy).await;
+        clients.ask(open(key, 3)).await.all_of(3);
+        let at = processes(&clients.call("whoami", 2).await.all_of(6));
+        assert_eq!(at.len(), 1, "{sdk:?}: {at:?}");
+        own.push(at[0]);
+        // It is gone without a word.
+        drop(clients);
+    }
+    assert!(own[0] == own[1] && own[0] != own[2], "{own:?}");
+    eventually("no process is left", || !own.iter().copied().any(lives)).await;
 }
 
 /// The lines of a suite's summary, one per scenario.

@@ -1,7 +1,8 @@
 """What the Python replicas share: command line, what is counted of the wire, the back door, serving.
 
 A replica answers MCP on /mcp. On /counts, which clients do not know of, it tells what has arrived at it; POST
-/touch?uri=… has it tell its subscribers that a resource has changed.
+/touch?uri=… has it tell its subscribers that a resource has changed; GET /health says whether it is well, which POST
+/sick and /well change.
 """
 
 import argparse
@@ -21,6 +22,7 @@ def options():
     parser.add_argument("--name", default="replica")
     parser.add_argument("--json", action="store_true", help="answer with JSON where an event stream is not needed")
     parser.add_argument("--everything", action="store_true", help="what the conformance suite asks for")
+    parser.add_argument("--lists", choices=["public", "private"], help="lists hold an hour, for everybody or for the asker")
     parser.add_argument("--stdio", action="store_true", help="on standard input and output instead of a port")
     return parser.parse_args()
 
@@ -37,6 +39,7 @@ class Replica:
         self.listening = 0
         self.running = 0
         self.cancelled = 0
+        self.well = True
         self.counters = Counter()
 
     def whoami(self):
@@ -96,6 +99,10 @@ class Replica:
             if scope["path"] == "/touch":
                 told = await touch(parse_qs(scope["query_string"].decode())["uri"][0])
                 return await answer(send, {"told": told})
+            if scope["path"] in ("/health", "/sick", "/well"):
+                if scope["method"] == "POST":
+                    self.well = scope["path"] == "/well"
+                return await answer(send, {"well": self.well}, 200 if self.well or scope["method"] == "POST" else 503)
             self.verbs[scope["method"]] += 1
             body = bytearray()
 
@@ -122,9 +129,9 @@ class Replica:
         return wrapped
 
 
-async def answer(send, value):
+async def answer(send, value, status=200):
     head = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": json.dumps(value).encode()})
 
 

@@ -4,8 +4,9 @@ import logging
 import warnings
 from typing import Annotated
 
+from mcp.server.caching import CacheHint
 from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
-from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated, ToolsListChanged
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import EmptyResult, SetLevelRequestParams, SubscribeRequestParams, UnsubscribeRequestParams
 from pydantic import BaseModel
@@ -17,7 +18,10 @@ warnings.simplefilter("ignore")
 given = options()
 replica = Replica(given.name)
 bus = InMemorySubscriptionBus()
-server = MCPServer("tidegate-sdk-2", version="1.0.0", subscriptions=bus, log_level="CRITICAL")
+hints = {"tools/list": CacheHint(3_600_000, given.lists)} if given.lists else None
+server = MCPServer(
+    "tidegate-sdk-2", version="1.0.0", subscriptions=bus, log_level="CRITICAL", cache_hints=hints
+)
 logging.disable(logging.CRITICAL)
 subscribers = {}
 
@@ -108,7 +112,7 @@ async def tell(uri):
     sessions = list(subscribers.get(uri, {}).values())
     for session in sessions:
         await session.send_resource_updated(uri)
-    await bus.publish(ResourceUpdated(uri=uri))
+    await bus.publish(ToolsListChanged() if uri == "tools" else ResourceUpdated(uri=uri))
     return len(sessions)
 
 

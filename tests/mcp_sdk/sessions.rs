@@ -150,6 +150,47 @@ async fn drained_replicas_keep_their_sessions_and_get_no_new_ones() {
 }
 
 #[tokio::test]
+async fn a_replica_that_is_taken_out_or_fails_its_check_keeps_its_sessions() {
+    if sdks().is_none() {
+        return;
+    }
+    let health = "health = { path = \"/health\", interval = \"100ms\", fall = 1, rise = 1 }";
+    let fleet = Fleet::of([Python1, Python2], health).await;
+    let address = fleet.a.address().to_string();
+    let mut all = Vec::new();
+    for sdk in ALL {
+        let mut clients = fleet.clients(sdk).await;
+        clients.ask(json!({ "do": "open", "count": 6, "mode": "legacy" })).await.all_of(6);
+        let before = clients.call("whoami", 1).await.all_of(6);
+        assert!(before.answered_by("a") > 0 && before.answered_by("b") > 0, "{sdk:?}: {before:?}");
+        all.push((clients, before.answered_by("a")));
+    }
+    let fresh = json!({ "do": "fresh", "count": 6, "mode": "legacy" });
+    fleet.a.is(false).await;
+    fleet.proxy.until_state("tools", &address, "down").await;
+    for (clients, at_a) in &mut all {
+        let during = clients.call("whoami", 3).await.all_of(18);
+        assert_eq!(during.answered_by("a"), *at_a * 3, "sessions go on where they are: {during:?}");
+        assert_eq!(clients.ask(fresh.clone()).await.all_of(6).answered_by("b"), 6);
+    }
+    fleet.a.is(true).await;
+    fleet.proxy.until_state("tools", &address, "ready").await;
+    let (first, _) = &mut all[0];
+    assert!(first.ask(fresh.clone()).await.all_of(6).answered_by("a") > 0, "it gets new ones again");
+    // Out of the file: what is there may stay until the drain's time is over.
+    let health = format!("{health}\ndrain = {{ deadline = \"10m\" }}");
+    assert!(fleet.proxy.edit(&config(&[&fleet.b], &health, "")).await.accepted);
+    for (clients, at_a) in &mut all {
+        let during = clients.call("whoami", 3).await.all_of(18);
+        assert_eq!(during.answered_by("a"), *at_a * 3, "sessions go on where they are: {during:?}");
+        assert_eq!(clients.ask(fresh.clone()).await.all_of(6).answered_by("b"), 6);
+    }
+    assert!(fleet.proxy.edit(&config(&[&fleet.a, &fleet.b], &health, "")).await.accepted);
+    fleet.proxy.until_state("tools", &address, "ready").await;
+    assert!(all[0].0.ask(fresh).await.all_of(6).answered_by("a") > 0, "it is back");
+}
+
+#[tokio::test]
 async fn sessions_of_a_killed_replica_go_on_at_the_other_one() {
     if sdks().is_none() {
         return;

@@ -416,6 +416,63 @@ async fn a_call_in_progress_on_a_dying_server_is_answered_and_lists_go_elsewhere
 }
 
 #[tokio::test]
+async fn a_question_whose_answer_breaks_off_is_asked_again_and_a_call_is_not() {
+    let events =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n: hi\n\r\n";
+    let half = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"jsonrpc\"";
+    let whole = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}"#;
+    let good =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{whole}", whole.len());
+    for broken in [events, half] {
+        let script = scripted().reads_request().sends(broken).cuts();
+        let script = script.next_connection().reads_request().sends(broken).cuts();
+        let a = script.next_connection().answers(&good).start().await;
+        let settings =
+            POOL.replace(", \"{b}\"", "").replace("kind = \"mcp\"", "kind = \"mcp\"\neject = { failures = 0 }");
+        let proxy = proxy(&settings).with("a", &a).start().await;
+        let list = modern(&proxy.client(), 1, "tools/list", json!({})).await;
+        assert_eq!(
+            (said(&list)["id"].as_u64(), &said(&list)["result"]["tools"]),
+            (Some(1), &json!([])),
+            "{}",
+            list.text()
+        );
+        assert_eq!(a.connections(), 3);
+    }
+    let a = scripted().reads_request().sends(events).cuts().start().await;
+    let proxy = proxy(&POOL.replace(", \"{b}\"", "")).with("a", &a).start().await;
+    let call = modern(&proxy.client(), 1, "tools/call", json!({ "name": "whoami", "arguments": {} })).await;
+    assert!(said(&call)["error"]["message"].as_str().is_some_and(|text| text.contains("not known")), "{}", call.text());
+    assert_eq!(a.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_session_wakes_the_pool_that_has_gone_to_sleep() {
+    let (mut a, mut b) = pair().await;
+    let scaler = "[pool.tools.scaler]\nexec = { command = [\"true\"] }\nmin = 0\nsleep = { wake_timeout = \"20s\" }\n";
+    let health = "kind = \"mcp\"\nhealth = { kind = \"tcp\", interval = \"100ms\", fall = 1, rise = 1 }";
+    let text = POOL.replace("kind = \"mcp\"", health).replace("timeout = \"10s\"", "timeout = \"100ms\"");
+    let proxy = proxy(&(text + scaler)).with("a", &a).with("b", &b).start().await;
+    proxy.settled().await;
+    let mut session = Session::begin(proxy.client()).await;
+    a.kill().await;
+    b.kill().await;
+    for upstream in [&a, &b] {
+        proxy.until_state("tools", &upstream.address(), "down").await;
+    }
+    let call = tokio::spawn(async move { session.tool("whoami", json!({})).await });
+    let waiting = || {
+        let snapshot = proxy.running().handle().snapshot();
+        snapshot.pools.iter().find(|pool| &*pool.name == "tools").expect("the pool is there").kept.queue.len()
+    };
+    eventually("the scaler sees that somebody waits", || waiting() == 1).await;
+    // Longer than it may wait for room.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    a.restart().await;
+    assert_eq!(soon("an answer", call).await.unwrap(), "a");
+}
+
+#[tokio::test]
 async fn calls_wait_for_a_server_that_is_late() {
     let (mut a, mut b) = pair().await;
     a.kill().await;

@@ -190,9 +190,9 @@ impl Standing {
         let streak = checks.streak();
         let event = match result {
             Ok(()) => {
-                if !was_up && checks.is_up() && self.ejection.until().is_none() {
-                    // Failures from before it was down say nothing about it now.
-                    self.forgive();
+                if !was_up && checks.is_up() {
+                    // Failures from before it was down say nothing about it now, nor does an ejection for them.
+                    self.return_to_service(now);
                 }
                 Reason::ChecksPassed(streak)
             }
@@ -268,11 +268,16 @@ impl Standing {
     /// It is to be used again, as far as it is fit. An ejection ends: somebody who knows better wants it back.
     pub fn recall(&mut self, now: Moment) -> Option<Change> {
         self.intent = Intent::Ready;
+        self.return_to_service(now);
+        self.settle(Some(Reason::Recalled), now)
+    }
+
+    /// Its ejection, where there is one, is over, and what it was for is forgotten.
+    fn return_to_service(&mut self, now: Moment) {
         if self.ejection.end(now) {
             self.against.ejection = None;
         }
         self.forgive();
-        self.settle(Some(Reason::Recalled), now)
     }
 
     /// Failures until now are no longer held against it.
@@ -294,9 +299,7 @@ impl Standing {
         if until > now && policy.eject.failures > 0 {
             return None;
         }
-        self.ejection.end(now);
-        self.against.ejection = None;
-        self.forgive();
+        self.return_to_service(now);
         Some(Reason::Returned)
     }
 
@@ -510,6 +513,24 @@ mod tests {
     }
 
     #[test]
+    fn who_was_down_and_is_up_again_is_not_held_away_for_what_was_before() {
+        let policy = Policy { breaker: None, ..policy() };
+        let mut standing = Standing::new(&policy, at(0));
+        standing.checked(Ok(()), &policy, at(0));
+        requests(&mut standing, 2, Outcome::Bad, &policy, at(0));
+        assert_eq!(standing.fitness(), Fitness::Ejected);
+        // Its checks alone excuse nothing: requests fail all the same.
+        assert_eq!(said(standing.checked(Ok(()), &policy, at(1))), "");
+        assert_eq!(standing.fitness(), Fitness::Ejected);
+        for second in 2..5 {
+            standing.checked(Err("connection refused"), &policy, at(second));
+        }
+        assert_eq!(said(standing.checked(Ok(()), &policy, at(5))), "");
+        assert_eq!(said(standing.checked(Ok(()), &policy, at(6))), "down → ready: 2 checks in a row passed");
+        assert_eq!((standing.fitness(), standing.due(&policy, at(6))), (Fitness::Fit, Moment::NEVER));
+    }
+
+    #[test]
     fn nobody_is_ejected_from_a_pool_that_has_lost_too_many_and_that_is_said_once_in_a_while() {
         let policy = unchecked();
         let mut standing = Standing::new(&policy, at(0));
@@ -600,9 +621,9 @@ mod tests {
         standing.checked(Err("reset"), &policy, at(1));
         standing.checked(Err("reset"), &policy, at(2));
         assert_eq!(said(standing.checked(Err("reset"), &policy, at(3))), "down: 3 checks in a row failed: reset");
-        standing.checked(Ok(()), &policy, at(6));
-        assert_eq!(said(standing.checked(Ok(()), &policy, at(7))), "down: ejected for 10s after 2 failures in a row");
-        assert_eq!(said(standing.tick(&policy, POOL, 0, at(10))), "down → ready: its ejection is over");
+        assert_eq!(standing.tick(&policy, POOL, 0, at(10)), None, "its ejection is over, its checks fail");
+        standing.checked(Ok(()), &policy, at(11));
+        assert_eq!(said(standing.checked(Ok(()), &policy, at(12))), "down → ready: 2 checks in a row passed");
     }
 
     #[test]

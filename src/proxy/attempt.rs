@@ -117,6 +117,25 @@ pub(super) async fn run_in(
     }
 }
 
+/// Waits until there is a place in the pool for anybody, which wakes a pool that sleeps, and gives it back: for who has more to do there than
+/// to send one request.
+///
+/// **Errors**: it may not wait, or has waited in vain.
+pub(super) async fn until_room(
+    life: &mut Life,
+    view: Rc<View>,
+    route: &Route,
+    pool: usize,
+    exchange: &mut Exchange,
+) -> Result<(), Refused> {
+    let policy = &view.pools[pool].settings.retry;
+    let mut attempts = Attempts { view: view.clone(), route, pool, policy };
+    life.attempts = 0;
+    attempts.pick(life, exchange, &mut Tried::new(), Clock::now()).await?;
+    life.slot = None;
+    Ok(())
+}
+
 impl Attempts<'_> {
     pub(super) fn pool(&self) -> &Pool {
         &self.view.pools[self.pool]

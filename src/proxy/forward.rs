@@ -94,8 +94,8 @@ async fn forward(life: &mut Life, mut parts: Parts, body: ClientBody) -> Result<
     let asked = Asked { normal: &normal, found: &found };
     let Some(pool) = pool else { return respond::own(life, route, &parts, asked).map(Way::Answered) };
     life.inbound = inbound(life, route, &view.pools[pool], listener, body)?; // 413
-    let counts = wait::counts(&view.pools[pool].settings, &parts.headers, normal.matching());
-    let mut exchange = Exchange { counts, ..prepare(life, route, listener, parts, asked)? };
+    let demand = wait::is_demand(&view.pools[pool].settings, &parts.headers, normal.matching());
+    let mut exchange = Exchange { demand, counts: demand, ..prepare(life, route, listener, parts, asked)? };
     let settings = &view.pools[pool].settings;
     if settings.stdio.is_some() {
         mcp::introduce(life.principal(), &mut exchange.head.headers);
@@ -256,6 +256,7 @@ fn prepare(
         head: parts,
         target,
         upgrade,
+        demand: true,
         counts: true,
         affinity: Default::default(),
         shun: Default::default(),

@@ -31,7 +31,9 @@ pub(super) struct Exchange {
     pub target: PathAndQuery,
     /// What the client wants to switch to.
     pub upgrade: Option<Switching>,
-    /// Whether it counts as demand: a pool that sleeps is not woken by one that does not.
+    /// Whether it is demand: a pool that sleeps is not woken by one that is not.
+    pub demand: bool,
+    /// Whether it is still to be counted as demand, which is done once, however often it is sent.
     pub counts: bool,
     /// The upstream it belongs to.
     pub affinity: Affinity,

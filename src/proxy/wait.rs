@@ -34,7 +34,7 @@ use crate::telemetry::{Lane, Waited};
 use crate::types::{Clock, Moment};
 
 /// Whether a request is demand: of a pool that may sleep, health checks and the like are not.
-pub(super) fn counts(pool: &model::Pool, headers: &HeaderMap, path: &str) -> bool {
+pub(super) fn is_demand(pool: &model::Pool, headers: &HeaderMap, path: &str) -> bool {
     let Some(scaler) = pool.scaler.as_ref().filter(|scaler| scaler.min == 0) else { return true };
     let sleep = &scaler.sleep;
     let agent = headers.get(header::USER_AGENT).map_or(&b""[..], |agent| agent.as_bytes());
@@ -271,7 +271,7 @@ impl Attempts<'_> {
         settings.queue.is_some()
             && match miss {
                 Miss::Full => true,
-                Miss::Unfit => tried.is_empty() && exchange.counts && wakes(settings),
+                Miss::Unfit => tried.is_empty() && exchange.demand && wakes(settings),
             }
     }
 
@@ -336,7 +336,7 @@ impl Attempts<'_> {
 }
 
 /// Whether the pool's scaler starts instances.
-fn wakes(pool: &model::Pool) -> bool {
+pub(super) fn wakes(pool: &model::Pool) -> bool {
     pool.scaler.as_ref().is_some_and(|scaler| matches!(scaler.mode, Mode::On | Mode::UpOnly))
 }
 

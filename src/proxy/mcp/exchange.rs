@@ -76,10 +76,7 @@ impl Talk {
                     refusal
                 }
             };
-            // What failed is left, so that whoever waits for room, also this one's own recovery, finds it.
-            if let Some(slot) = self.life.slot.take() {
-                slot.held_until(Clock::now());
-            }
+            self.leave();
             match &place {
                 Some(place) if moves < MOVES => {
                     if !self.is_replayable() {
@@ -92,8 +89,15 @@ impl Talk {
                 None if self.belongs_nowhere_else() => return Err(Refusal::NoSession.into()),
                 None => tokio::time::sleep(AGAIN).await,
             }
-            self.life.attempts = 0;
         }
+    }
+
+    /// Leaves the upstream that has failed it, so that whoever waits for room, also its own recovery, finds it; the next attempt is a first.
+    pub(super) fn leave(&mut self) {
+        if let Some(slot) = self.life.slot.take() {
+            slot.held_until(Clock::now());
+        }
+        self.life.attempts = 0;
     }
 
     /// One attempt after another, as for any request.

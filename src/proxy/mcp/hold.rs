@@ -12,8 +12,8 @@ use http::response::Parts;
 use crate::mcp::sse;
 use crate::sweep::{Deadline, Sweep};
 
-/// Runs `work`. Where that takes longer than `every`, the answer is opened as an event stream with this head, and gets a comment each time;
-/// without a head it has to wait.
+/// Runs `work`. Where that takes longer than `every`, the answer is opened as an event stream with this head, and gets a comment each time.
+/// Without a head only a stream that is open already gets them.
 pub(super) async fn hold<T>(
     out: &Outbox,
     sweep: &Rc<Sweep>,
@@ -22,7 +22,7 @@ pub(super) async fn hold<T>(
     work: impl Future<Output = T>,
 ) -> T {
     let mut work = pin!(work);
-    let may = head.is_some();
+    let may = head.is_some() || out.is_open();
     let mut clock: Option<Deadline> = None;
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {

@@ -15,7 +15,9 @@ use crate::health::State;
 use crate::mcp::answer::{self, outcome};
 use crate::mcp::{Era, Live, Place};
 use crate::proxy::Refusal;
+use crate::proxy::attempt;
 use crate::proxy::pick::{Affinity, Slot};
+use crate::proxy::wait::wakes;
 use crate::snapshot::Member;
 use crate::types::Clock;
 
@@ -55,7 +57,8 @@ impl Talk {
         if *session.place() != *lost {
             return Ok(());
         }
-        let until = Clock::now() + self.hold_until().since(self.life.started);
+        let patience = self.hold_until().since(self.life.started);
+        let mut until = Clock::now() + patience;
         loop {
             // A server that takes the question and never answers must not hold the session for as long as a call may last.
             let begun = tokio::time::timeout(PATIENCE, self.begin_again(&session, lost)).await;
@@ -70,8 +73,29 @@ impl Talk {
             if Clock::now() >= until {
                 return Err(Refusal::NoUpstream.into());
             }
-            tokio::time::sleep(AGAIN).await;
+            if self.sleeps() {
+                self.wake().await?;
+                until = Clock::now() + patience;
+            } else {
+                tokio::time::sleep(AGAIN).await;
+            }
         }
+    }
+
+    /// Whether nobody is there because nobody was needed.
+    fn sleeps(&self) -> bool {
+        let (view, pool) = self.newest();
+        let pool = &view.pools[pool];
+        wakes(&pool.settings) && !pool.table.is_open()
+    }
+
+    /// Stands in the pool's line until there is an instance.
+    async fn wake(&mut self) -> Result<(), End> {
+        let (view, pool) = self.newest();
+        let of_request = self.view.clone();
+        let route = &of_request.routes[self.errand.route];
+        self.errand.exchange.affinity = Affinity::Free;
+        Ok(attempt::until_room(&mut self.life, view, route, pool, &mut self.errand.exchange).await?)
     }
 
     /// Whether the upstream is still there, on its way out.

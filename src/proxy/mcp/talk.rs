@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::response::Parts;
 use http::{HeaderMap, Method};
 
+use super::exchange::Got;
 use super::hold::hold;
 use super::lists::Asked;
 use super::message::Message;
@@ -46,6 +47,8 @@ pub(super) struct Talk {
 
 /// How long a call may wait for an upstream where the pool has no `queue`.
 const HOLD: Duration = Duration::from_secs(30);
+/// How often a question is asked again whose answer has broken off.
+const REPEATS: u32 = 2;
 
 impl Talk {
     pub(super) fn new(life: Box<Life>, errand: Errand, out: Rc<Outbox>) -> Self {
@@ -171,14 +174,37 @@ impl Talk {
         if self.answer_kept() {
             return Ok(());
         }
+        let mut repeats = REPEATS;
+        loop {
+            let got = self.exchange_held().await?;
+            match self.deliver(got).await {
+                // Its server was lost while it answered.
+                Err(End::Refused(reason)) if reason.refused.refusal() == Refusal::OutcomeUnknown => {
+                    if repeats == 0 || !self.is_to_repeat() {
+                        return Err(End::Refused(reason));
+                    }
+                    repeats -= 1;
+                    self.leave();
+                }
+                delivered => return delivered,
+            }
+        }
+    }
+
+    /// Sends it, with comments to the client while that takes long.
+    async fn exchange_held(&mut self) -> Result<Got, End> {
         // An answer that begins a session has to say so in its head.
         let may = self.message.as_ref().is_some_and(|message| message.shape == Shape::Request && !message.begins())
             && super::accepts_events(self.headers());
         let (out, sweep, every) = (self.out.clone(), self.life.worker.sweep.clone(), self.settings().keepalive);
-        let mut head = may.then(events_head);
+        let mut head = (may && !out.is_open()).then(events_head);
         head.iter_mut().for_each(|head| access::dress(&self.life, &mut head.headers));
-        let got = hold(&out, &sweep, every, head, self.exchange()).await?;
-        self.deliver(got).await
+        hold(&out, &sweep, every, head, self.exchange()).await
+    }
+
+    /// Whether it only asks, and can be asked once more.
+    fn is_to_repeat(&self) -> bool {
+        self.errand.exchange.repeatable && self.is_replayable()
     }
 
     /// Whether headers and message say the same; a proxy that goes by one and a server that goes by the other could be played off against

@@ -11,6 +11,7 @@ use super::Failure;
 use super::arguments::ExplainArguments;
 use super::look::colorful;
 use super::operate::print;
+use crate::access::{OriginPattern, Origins};
 use crate::config::model::{self, Config, Route};
 use crate::config::{self, At, Outcome};
 use crate::control;
@@ -174,6 +175,10 @@ fn tell(outcome: &Outcome, config: &Config, asked: &Asked) -> Result<String, Fai
 /// What the route does with it.
 fn becomes(out: &mut String, config: &Config, taken: &Match<'_>, facts: &Facts<'_>) -> Result<(), Failure> {
     let Some(route) = config.route.get(taken.rule) else { return Ok(()) };
+    let is_let_in = who_may(out, route, &facts.asked.headers);
+    if !is_let_in {
+        return Ok(());
+    }
     for limit in &route.limit {
         limits(out, limit);
     }
@@ -201,6 +206,29 @@ fn becomes(out: &mut String, config: &Config, taken: &Match<'_>, facts: &Facts<'
         members(out, config, &split.pool, &format!(", {share:.1}% of the requests"));
     }
     Ok(())
+}
+
+/// Who may ask; false where the request is a page's that may not. Keys and tokens are not judged: who asks here should not have to show one.
+fn who_may(out: &mut String, route: &Route, headers: &HeaderMap) -> bool {
+    let list = |words: Vec<String>, between: &str| words.join(between);
+    let words = |origins: &[OriginPattern]| list(origins.iter().map(OriginPattern::to_string).collect(), ", ");
+    if !route.origins.is_empty() {
+        _ = writeln!(out, "  of web pages, only those of {} may ask", words(&route.origins));
+        if !Origins(route.origins.clone()).admit(headers) {
+            let origin = headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
+            _ = writeln!(out, "  is refused with 403: its page is of {}", origin.unwrap_or_default());
+            return false;
+        }
+    }
+    let Some(auth) = &route.auth else { return true };
+    let keys = auth.keys.iter().map(|file| format!("a key of {}", file.display()));
+    let tokens = auth.jwt.iter().map(|jwt| format!("a token of {}", jwt.issuer));
+    let scopes = match auth.scopes.is_empty() {
+        true => String::new(),
+        false => format!(", with {}", list(auth.scopes.clone(), ", ")),
+    };
+    _ = writeln!(out, "  lets in who has {}{scopes}; others get 401", list(keys.chain(tokens).collect(), " or "));
+    true
 }
 
 fn limits(out: &mut String, limit: &model::Limit) {
@@ -332,6 +360,12 @@ name = "old"
 path = "~ ^/old/(\\d+)$"
 redirect = { to = "https://{host}/new/$1?from={client}" }
 [[route]]
+name = "mcp"
+path = "/mcp"
+pool = "a"
+origins = ["https://app.test", "http://localhost:*"]
+auth = { keys = "keys.txt", scopes = ["read"], jwt = { jwks = "keys.json", issuer = "https://login.test", audience = "x" } }
+[[route]]
 name = "inside"
 listener = "internal"
 path = "/v1"
@@ -339,8 +373,13 @@ respond = 204
 "#;
 
     fn explained(url: &str, headers: &[&str]) -> String {
-        let outcome = config::read_text("t.toml", FILE, &Memory::default());
-        let config = outcome.config.clone().expect("a good configuration");
+        let (_, keys) = crate::access::new_key("alice", &[]).unwrap();
+        // RFC 8037, appendix A.2.
+        let key = r#"{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let set = format!(r#"{{"keys":[{key}]}}"#);
+        let files = [("/keys.txt".into(), keys.into()), ("/keys.json".into(), set.into())].into();
+        let outcome = config::read_text("t.toml", FILE, &Memory { files, ..Memory::default() });
+        let config = outcome.config.clone().unwrap_or_else(|| panic!("{:?}", outcome.problems));
         let arguments = ExplainArguments {
             file: "t.toml".into(),
             method: Method::GET,
@@ -367,7 +406,8 @@ api takes it, by path /v1  (t.toml:8:1)
 
 The others, in the order in which they are asked:
   old does not match: expected path ~ ^/old/(\\d+)$, but it is /v1/y  (t.toml:14:1)
-  inside does not match: expected listener internal, but it is web  (t.toml:18:1)
+  mcp does not match: expected path /mcp, but it is /v1/y  (t.toml:18:1)
+  inside does not match: expected listener internal, but it is web  (t.toml:24:1)
 ";
         let told = explained("http://h:8080/x/../v1/y?q=1#part", &[]);
         let (told_head, told_others) = told.split_once("\nThe others").unwrap();
@@ -376,6 +416,16 @@ The others, in the order in which they are asked:
         // The order among those that do not match is the table's business.
         let lines = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
         assert_eq!(lines(told_others), lines(others));
+    }
+
+    #[test]
+    fn it_tells_who_may_ask() {
+        let told = explained("http://h:8080/mcp", &["Origin: https://app.test"]);
+        let expected = "  of web pages, only those of https://app.test, http://localhost:* may ask\n  \
+            lets in who has a key of /keys.txt or a token of https://login.test, with read; others get 401\n  upstreams see";
+        assert!(told.contains(expected), "{told}");
+        let told = explained("http://h:8080/mcp", &["Origin: https://evil.test"]);
+        assert!(told.contains("  is refused with 403: its page is of https://evil.test\n\nThe others"), "{told}");
     }
 
     #[test]

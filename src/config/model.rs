@@ -279,7 +279,7 @@ section! {
         failures: u32 = 5,
         /// Whether answers of 500 and above are failures, besides connect errors, resets and timeouts.
         on_5xx: bool = false,
-        /// How long the first time; doubled each further time.
+        /// How long the first time; doubled each further time. Active checks that find it down, and then up again, end it.
         time: Duration [MILLISECOND..] = Duration::from_secs(10),
         /// At most so long.
         max_time: Duration [MILLISECOND..] = Duration::from_secs(300),

@@ -37,6 +37,89 @@ async fn before_script(script: Script) -> (Scripted, Proxy) {
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+/// A route that leaves headers alone, one that does not, and each of them without the fast lane.
+#[tokio::test]
+async fn a_request_is_the_same_whether_anybody_reads_its_headers_or_not() {
+    let answers = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: b\r\nSet-Cookie: a\r\nset-cookie:  b\r\n\r\nhello",
+        "HTTP/1.1 200 Fine\r\ncontent-length: 0\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
+        "HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\nKeep-Alive: timeout=5\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nConnection: x-b\r\nX-B: 1\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 5\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nProxy-Authenticate: Basic\r\n\r\nuntil the end",
+        "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nold",
+    ];
+    let requests = [
+        ("GET", "Accept: */*\r\nX-Two: 1\r\nx-two:2 \r\n", ""),
+        (
+            "GET",
+            "Via: 1.0 a\r\nvia: 1.1 b\r\nX-Request-Id: mine\r\nX-Forwarded-For: 1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\n",
+            "",
+        ),
+        ("POST", "Content-Length: 4\r\nX_Odd: 1\r\nConnection: keep-alive\r\nForwarded: for=1.2.3.4\r\n", "body"),
+        ("PUT", "Content-Length: 0\r\nKeep-Alive: 5\r\nProxy-Authorization: Basic x\r\n", ""),
+        ("HEAD", "X-Request-Id: not clean\r\nCookie: a=b\r\n", ""),
+    ];
+    for answer in answers {
+        let a = scripted().reads_request().sends(answer).start().await;
+        let text = r#"
+            [listener.web]
+            bind = "127.0.0.1:0"
+            [listener.hyper]
+            bind = "127.0.0.1:0"
+            fast_lane = false
+            [pool.app]
+            upstreams = "{a}"
+            idle_connections = 0
+            [[route]]
+            path = "/as-is"
+            pool = "app"
+            [[route]]
+            path = "/edited"
+            pool = "app"
+            request_headers = { remove = ["x-none"] }
+            response_headers = { remove = ["x-none"] }
+        "#;
+        let proxy = proxy(text).with("a", &a).start().await;
+        let mut before = Vec::new();
+        for (method, lines, body) in &requests {
+            let mut all = Vec::new();
+            for (listener, path) in [("web", "/as-is"), ("web", "/edited"), ("hyper", "/as-is"), ("hyper", "/edited")] {
+                let mut client = raw_client(proxy.address(listener)).await;
+                let head = format!("{method} {path}?q HTTP/1.1\r\nHost: A.example\r\n{lines}Connection2: x\r\n\r\n");
+                client.send(head + body).await;
+                let said = if *method == "HEAD" { client.response_to_head().await } else { client.response().await };
+                let own = |line: &&str| !line.starts_with("date: ") || answer.contains("Date");
+                let headers: String = said.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let told = sorted(&format!("{}\r\n{headers}\r\n{}", said.first_line, said.text()), own);
+                let received: Vec<String> = (0..a.connections()).map(|connection| a.received(connection)).collect();
+                before.resize(received.len(), 0);
+                let new: String = received.iter().zip(&before).map(|(all, known)| &all[*known..]).collect();
+                before = received.iter().map(String::len).collect();
+                let seen = sorted(&new.replace(path, "/"), |line| {
+                    // Ours, and new each time.
+                    !line.starts_with("x-request-id: ") || line.ends_with(": mine")
+                });
+                assert!(seen.iter().filter(|line| line.starts_with("x-request-id")).count() <= 1);
+                all.push((told, seen));
+            }
+            assert!(all[0].1[0].starts_with(method), "{all:?}");
+            assert!(all[1..].iter().all(|other| *other == all[0]), "{method} {lines:?} {answer:?}: {all:#?}");
+        }
+    }
+}
+
+/// A message's lines, those of one name in their order; the first and what follows the head as they are.
+fn sorted(text: &str, keep: impl Fn(&&str) -> bool) -> Vec<String> {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+    let mut lines = head.split("\r\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    let mut fields: Vec<String> = lines.filter(keep).map(str::to_owned).collect();
+    fields.sort_by_key(|line| line.split(':').next().map(str::to_owned));
+    [vec![first], fields, vec![body.to_owned()]].concat()
+}
+
 // ---- routes
 
 #[tokio::test]

@@ -508,6 +508,37 @@ section! {
     }
 }
 
+impl Pool {
+    /// Whether its upstreams get a plain request's headers as they are, whatever they say, and need nothing said of them.
+    pub fn takes_lines(&self) -> bool {
+        let hashed = self.balance == Algorithm::Hash && matches!(self.hash_on, HashKey::Header(_) | HashKey::Cookie(_));
+        self.kind == PoolKind::Http
+            && self.protocol == Protocol::Http1
+            && self.host == HostHeader::Preserve
+            && self.sticky.is_none()
+            && self.stdio.is_none()
+            && self.scaler.as_ref().is_none_or(|scaler| scaler.min > 0)
+            && !hashed
+    }
+}
+
+impl Route {
+    /// The same of what it does itself with its requests and answers.
+    pub fn takes_lines(&self) -> bool {
+        let edits = |edit: &HeaderEdit| !(edit.remove.is_empty() && edit.set.is_empty() && edit.add.is_empty());
+        let asks = |limit: &Limit| !matches!(limit.per, Per::Client | Per::Prefix(_) | Per::All);
+        self.rewrite.is_none()
+            && self.origins.is_empty()
+            && self.cors.is_none()
+            && self.auth.is_none()
+            && self.resource.is_none()
+            && !self.intercept_errors
+            && !edits(&self.request_headers)
+            && !edits(&self.response_headers)
+            && !self.limit.iter().any(asks)
+    }
+}
+
 section! {
     /// A limit for each client.
     pub struct Limit ("route.limit", short rate) {

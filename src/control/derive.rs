@@ -217,9 +217,16 @@ fn derive_route(
         pages: Arc::new(pages(&route.error_pages)?),
         intercept_errors: route.intercept_errors,
         access_log: route.access_log,
+        takes_lines: route.takes_lines() && pools_of(config, route).all(model::Pool::takes_lines),
         access: None,
         stats: keep.registry.route(name),
     })
+}
+
+/// The pools that a route's requests go to.
+fn pools_of<'c>(config: &'c Config, route: &'c model::Route) -> impl Iterator<Item = &'c model::Pool> {
+    let names = route.pool.iter().chain(route.split.iter().map(|split| &split.pool));
+    names.filter_map(|name| config.pool.get(name))
 }
 
 pub(crate) fn rewrite(rewrite: &model::Rewrite) -> Result<Rewrite, String> {

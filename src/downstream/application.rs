@@ -14,6 +14,7 @@ use super::objection::Objection;
 use super::terms::Terms;
 use super::tls::HandshakeError;
 use crate::telemetry::Closed;
+use crate::types::Lines;
 
 /// What answers the requests that come in through a [`Door`](super::Door): one for each listener and worker.
 ///
@@ -24,6 +25,9 @@ pub trait Application: 'static {
     type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + 'static;
     /// What it keeps for each connection.
     type State: 'static;
+
+    /// Whether it can do with a plain request's headers as text: then they are in [`ClientBody::take_lines`], and the request has none.
+    const READS_LINES: bool = false;
 
     /// The terms for the next connection, or a new bound while all seats are taken.
     fn terms(&self) -> Arc<Terms>;
@@ -37,6 +41,12 @@ pub trait Application: 'static {
         connection: Rc<Connection<Self::State>>,
         request: Request<ClientBody>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
+
+    /// An answer's headers, where they are still text: then the answer itself has none. Only to a request whose own were text.
+    fn take_lines(body: &mut Self::Body) -> Option<Lines> {
+        let _ = body;
+        None
+    }
 
     /// The answer to a request that was refused before it could be handed over, or whose [`answer`](Self::answer) panicked.
     /// The connection closes behind all but the latter.

@@ -7,10 +7,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::lane::Inflow;
+use crate::types::Lines;
 
 /// A request's body on its way from the client, whoever reads its connection.
 #[derive(Debug)]
-pub struct ClientBody(Source);
+pub struct ClientBody {
+    source: Source,
+    lines: Option<Lines>,
+}
 
 #[derive(Debug)]
 enum Source {
@@ -33,19 +37,37 @@ pub enum ClientBodyError {
 impl ClientBody {
     /// No body.
     pub fn empty() -> Self {
-        ClientBody(Source::Empty)
+        Source::Empty.into()
+    }
+
+    /// The body of a request whose headers are still text.
+    pub(super) fn behind(mut self, lines: Lines) -> Self {
+        self.lines = Some(lines);
+        self
+    }
+
+    /// The request's headers, where they are still text: then the request itself has none.
+    /// See [`Application::READS_LINES`](super::Application::READS_LINES).
+    pub fn take_lines(&mut self) -> Option<Lines> {
+        self.lines.take()
     }
 }
 
 impl From<Incoming> for ClientBody {
     fn from(body: Incoming) -> Self {
-        ClientBody(Source::Hyper(body))
+        Source::Hyper(body).into()
     }
 }
 
 impl From<Inflow> for ClientBody {
     fn from(body: Inflow) -> Self {
-        ClientBody(Source::Lane(body))
+        Source::Lane(body).into()
+    }
+}
+
+impl From<Source> for ClientBody {
+    fn from(source: Source) -> Self {
+        ClientBody { source, lines: None }
     }
 }
 
@@ -57,7 +79,7 @@ impl Body for ClientBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
-        match &mut self.0 {
+        match &mut self.source {
             Source::Empty => Poll::Ready(None),
             Source::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(ClientBodyError::Hyper),
             Source::Lane(body) => {
@@ -67,7 +89,7 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::Empty => true,
             Source::Hyper(body) => body.is_end_stream(),
             Source::Lane(body) => body.left() == 0,
@@ -75,7 +97,7 @@ impl Body for ClientBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Hyper(body) => body.size_hint(),
             Source::Lane(body) => SizeHint::with_exact(body.left()),

@@ -178,6 +178,7 @@ impl Attempts<'_> {
             missed => Box::pin(self.wait(life, exchange, tried, missed.and_then(Result::err))).await?,
         };
         tried.push(slot.index());
+        exchange.settle_for(&self.pool().settings);
         give_host(&mut exchange.head.headers, &self.pool().settings, slot.member());
         life.slot = Some(slot);
         Ok(())
@@ -192,6 +193,7 @@ impl Attempts<'_> {
             method: &exchange.head.method,
             target: &exchange.target,
             headers: &exchange.head.headers,
+            lines: exchange.lines.as_deref(),
             upgrade: exchange.upgrade.is_some(),
             first_byte: self.first_byte(),
             idle: self.route.timeout.idle.unwrap_or(settings.timeout.idle),

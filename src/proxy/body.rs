@@ -16,6 +16,7 @@ use super::life::Life;
 use super::mcp::Script;
 use super::request_body::RequestBody;
 use crate::telemetry::Fault;
+use crate::types::Lines;
 use crate::upstream::{BodyError, BodyErrorKind, UpstreamBody};
 
 /// What an answer's body is made of.
@@ -71,6 +72,14 @@ impl Body {
     /// A body that belongs to no request, for answers to requests that never became one.
     pub fn detached(content: Content) -> Self {
         Body { content, life: None }
+    }
+
+    /// The answer's headers, where they have stayed text.
+    pub(super) fn take_lines(&mut self) -> Option<Lines> {
+        match &mut self.content {
+            Content::Upstream(body) => body.take_lines(),
+            _ => None,
+        }
     }
 
     fn content_ended(&self) -> bool {

@@ -4,13 +4,16 @@
 //! nobody can spoof an address that limits, routes or upstreams go by.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use bytes::BytesMut;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::Refusal;
-use crate::config::model::{Forwarded, RequestId};
+use crate::config::model::{self, Forwarded, RequestId};
+use crate::types::{Line, Lines};
 
 /// `X-Forwarded-For`.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -79,6 +82,8 @@ pub struct Introduction {
     pub scheme: HeaderValue,
     /// Whether the peer may introduce others.
     pub trusted: bool,
+    /// The lines that say so, but for the host.
+    lines: Vec<u8>,
 }
 
 impl Introduction {
@@ -87,7 +92,11 @@ impl Introduction {
         let peer = peer.to_canonical();
         let address = HeaderValue::from_str(&peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let scheme = HeaderValue::from_static(if https { "https" } else { "http" });
-        Introduction { address, scheme, trusted: trusted(networks, peer) }
+        let mut lines = Vec::new();
+        for (name, value) in [("x-forwarded-for", &address), ("x-forwarded-proto", &scheme), ("x-real-ip", &address)] {
+            write_line(&mut lines, name, value.as_bytes());
+        }
+        Introduction { address, scheme, trusted: trusted(networks, peer), lines }
     }
 }
 
@@ -159,6 +168,89 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     }
 }
 
+/// Whether what upstreams are told about a client can be written as lines: nobody is believed, and it is the usual headers.
+pub fn is_told_in_lines(listener: &model::Listener, who: &Introduction) -> bool {
+    listener.trusted_proxies.is_empty() && !who.trusted && listener.forwarded == Forwarded::XForwarded
+}
+
+/// Writes a plain request's lines as upstreams get them, in one pass: what the removal of hop-by-hop headers, [`introduce`], [`via`] and
+/// [`request_id`] make of a map of them. Where the request's id is in `out` afterwards, if it has one.
+///
+/// **Errors**: those of [`via`].
+/// **Cost**: some ten nanoseconds for each line; `out` is all that is allocated.
+pub fn write_lines(
+    out: &mut Vec<u8>,
+    lines: &Lines,
+    listener: &model::Listener,
+    who: &Introduction,
+    host: &HeaderValue,
+    random: u128,
+) -> Result<Option<Range<usize>>, Refusal> {
+    let mut passed: SmallVec<[&[u8]; 4]> = SmallVec::new();
+    let (mut id, mut keeps_id) = (None, None);
+    // Where the host is in its one form, nothing of all this is there to be changed.
+    let whole = lines.whole().filter(|_| lines.get("host") == Some(host.as_bytes()));
+    if let Some((text, _)) = whole {
+        out.extend_from_slice(text);
+    }
+    for line in lines.iter().take_while(|_| whole.is_none()) {
+        // By length first: most names are none of these.
+        match line.name.len() {
+            3 if listener.via && line.is("via") => {
+                passed.push(line.value);
+                continue;
+            }
+            4 if line.is("host") => {
+                write_line(out, "host", host.as_bytes());
+                continue;
+            }
+            9 if line.is("forwarded") || line.is("x-real-ip") => continue,
+            12 if line.is("x-request-id") => {
+                let kept = || keeps(listener.request_id, Some(line.value));
+                if !*keeps_id.get_or_insert_with(kept) {
+                    continue;
+                }
+                let at = out.len() + "x-request-id: ".len();
+                id.get_or_insert(at..at + line.value.len());
+            }
+            // How the body is framed is said where it is sent.
+            14 if line.is("content-length") => {
+                if line.value.iter().all(|digit| *digit == b'0') {
+                    write_line(out, "content-length", b"0");
+                }
+                continue;
+            }
+            15 if line.is("x-forwarded-for") => continue,
+            16 if line.is("x-forwarded-host") || line.is("x-forwarded-port") => continue,
+            17 if line.is("x-forwarded-proto") => continue,
+            _ if line.is_hop() || !listener.underscores && line.name.contains(&b'_') => continue,
+            _ => {}
+        }
+        line.write(out);
+    }
+    out.extend_from_slice(&who.lines);
+    write_line(out, "x-forwarded-host", host.as_bytes());
+    if listener.via {
+        not_round(passed.iter().copied())?;
+        out.extend_from_slice(b"via: ");
+        for value in passed {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(b"1.1 tidegate\r\n");
+    }
+    if !keeps_id.unwrap_or_else(|| keeps(listener.request_id, None)) {
+        let at = out.len() + "x-request-id: ".len();
+        write_line(out, "x-request-id", &new_id(random));
+        id = Some(at..at + 32);
+    }
+    Ok(id)
+}
+
+fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    Line { name: name.as_bytes(), value }.write(out);
+}
+
 /// How often a request may pass a Tidegate. A pool that leads back to its own listener would else go round until something breaks.
 const MOST_PASSES: usize = 10;
 
@@ -166,11 +258,7 @@ const MOST_PASSES: usize = 10;
 ///
 /// **Errors**: [`Refusal::Loop`] for a request that has passed a Tidegate ten times.
 pub fn via(headers: &mut HeaderMap, received: http::Version) -> Result<(), Refusal> {
-    let lines = headers.get_all(header::VIA).iter();
-    let hops = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    if hops.filter(|hop| hop.trim_ascii().ends_with(b" tidegate")).count() >= MOST_PASSES {
-        return Err(Refusal::Loop);
-    }
+    not_round(headers.get_all(header::VIA).iter().map(HeaderValue::as_bytes))?;
     let own = match received {
         http::Version::HTTP_2 => HeaderValue::from_static("2 tidegate"),
         http::Version::HTTP_10 => HeaderValue::from_static("1.0 tidegate"),
@@ -178,6 +266,12 @@ pub fn via(headers: &mut HeaderMap, received: http::Version) -> Result<(), Refus
     };
     append(headers, header::VIA, &own);
     Ok(())
+}
+
+fn not_round<'a>(via: impl Iterator<Item = &'a [u8]>) -> Result<(), Refusal> {
+    let hops = via.flat_map(|line| line.split(|byte| *byte == b','));
+    let passes = hops.filter(|hop| hop.trim_ascii().ends_with(b" tidegate")).count();
+    if passes < MOST_PASSES { Ok(()) } else { Err(Refusal::Loop) }
 }
 
 /// Keeps or makes the request's id, and returns it.
@@ -190,26 +284,32 @@ pub fn request_id<'h>(
     random: u128,
     scratch: &mut BytesMut,
 ) -> Option<&'h HeaderValue> {
-    let clean =
-        |given: &HeaderValue| (1..=128).contains(&given.len()) && given.as_bytes().iter().all(u8::is_ascii_graphic);
-    let keep = match policy {
-        RequestId::Off => true,
-        RequestId::Pass => headers.get(X_REQUEST_ID).is_some_and(clean),
-        RequestId::Always => false,
-    };
-    if !keep {
+    if !keeps(policy, headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes)) {
         scratch.reserve(if scratch.capacity() < 32 { 4096 } else { 32 });
         // Not `extend` from an iterator: it goes byte by byte, at 2,700 instructions for an id (measured).
-        let digits: [u8; 32] = std::array::from_fn(|place| b"0123456789abcdef"[(random >> (4 * place)) as usize & 15]);
-        scratch.extend_from_slice(&digits);
+        scratch.extend_from_slice(&new_id(random));
         headers.insert(X_REQUEST_ID, HeaderValue::from_maybe_shared(scratch.split().freeze()).ok()?);
     }
     headers.get(X_REQUEST_ID)
 }
 
+/// Whether the id that was given stays, be it none.
+fn keeps(policy: RequestId, given: Option<&[u8]>) -> bool {
+    let clean = |given: &[u8]| (1..=128).contains(&given.len()) && given.iter().all(u8::is_ascii_graphic);
+    match policy {
+        RequestId::Off => true,
+        RequestId::Pass => given.is_some_and(clean),
+        RequestId::Always => false,
+    }
+}
+
+fn new_id(random: u128) -> [u8; 32] {
+    std::array::from_fn(|place| b"0123456789abcdef"[(random >> (4 * place)) as usize & 15])
+}
+
 /// Who the client says it is: the name in `Authorization: Basic` (RFC 7617), as it says and unverified.
-pub fn user(headers: &HeaderMap) -> Option<String> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+pub fn user(authorization: &HeaderValue) -> Option<String> {
+    let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
@@ -242,11 +342,14 @@ fn base64(digits: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::types::Marks;
 
     #[test]
     fn a_user_is_who_basic_authorization_names() {
-        let user = |value: &str| user(&headers(&[("authorization", value)]));
+        let user = |value: &str| user(&HeaderValue::from_str(value).unwrap());
         assert_eq!(user("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==").as_deref(), Some("Aladdin"));
         assert_eq!(user("basic Og").as_deref(), Some(""));
         for none in ["Bearer QWxhZGRpbg", "Basic", "Basic ***", ""] {
@@ -331,6 +434,102 @@ mod tests {
         let mut map = headers(&[("via", "1.0 fred, 1.1 p.example")]);
         let passes = (0..20).take_while(|_| via(&mut map, http::Version::HTTP_11).is_ok()).count();
         assert_eq!(passes, MOST_PASSES);
+    }
+
+    /// Lines of plain requests: names that mean something to us, and others.
+    fn plain_lines() -> impl Strategy<Value = String> {
+        let name = proptest::sample::select(
+            &[
+                "accept",
+                "x-a",
+                "x_a",
+                "connection",
+                "keep-alive",
+                "via",
+                "x-request-id",
+                "forwarded",
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-forwarded-host",
+                "x-forwarded-port",
+                "x-real-ip",
+                "proxy-authorization",
+                "proxy-authenticate",
+                "cookie",
+                "content-length",
+            ][..],
+        );
+        let value = proptest::sample::select(
+            &["", "a", " \tb, c ", "1.1 tidegate", "1.0 x, 1.1 tidegate", "with space", "0"][..],
+        );
+        let odd = prop_oneof![9 => Just(false), 1 => Just(true)];
+        proptest::collection::vec((name, value, odd), 0..6).prop_map(|lines| {
+            let (mut sized, mut connected) = (false, false);
+            let mut text = format!("host: {}.example:80\r\n", if lines.len() % 2 == 0 { "a" } else { "A" });
+            for (name, value, odd) in lines {
+                // What a plain head has at most once, and what it may say.
+                let value = match name {
+                    "content-length" if !std::mem::replace(&mut sized, true) => "0",
+                    "connection" if !std::mem::replace(&mut connected, true) => "keep-alive",
+                    "content-length" | "connection" => continue,
+                    _ => value,
+                };
+                let blank = if odd { "" } else { " " };
+                text += &format!("{name}:{blank}{value}\r\n");
+            }
+            text
+        })
+    }
+
+    fn listener() -> model::Listener {
+        let text = "[listener.web]\nbind = \"127.0.0.1:0\"\n[[route]]\nrespond = 200\n";
+        let outcome = crate::config::read_text("t.toml", text, &crate::config::Memory::default());
+        outcome.config.unwrap().listener["web"].clone()
+    }
+
+    proptest! {
+        #[test]
+        fn what_upstreams_get_is_the_same_whether_headers_are_read_or_not(
+            text in plain_lines(), underscores: bool, with_via: bool, random: u128, policy in 0..3usize,
+        ) {
+            let policy = [RequestId::Pass, RequestId::Always, RequestId::Off][policy];
+            let text = bytes::Bytes::from(text);
+            let lines = Lines::new(text.clone(), Default::default());
+            let passes = |line: Line<'_>| ["host", "accept", "x-a", "cookie"].iter().any(|name| line.is(name));
+            let mut in_form = Vec::new();
+            lines.iter().for_each(|line| line.write(&mut in_form));
+            let usual = in_form == text && !text.windows(4).any(|end| end == b": \r\n");
+            let marks = Marks { whole: usual && lines.iter().all(passes), ..Marks::default() };
+            let (lines, host) = (Lines::new(text, marks), HeaderValue::from_static("a.example:80"));
+            let listener = model::Listener { underscores, via: with_via, request_id: policy, ..listener() };
+            let peer: IpAddr = "203.0.113.9".parse().unwrap();
+            let who = Introduction::new(peer, false, &[]);
+            prop_assert!(is_told_in_lines(&listener, &who));
+            let mut written = Vec::new();
+            let id = write_lines(&mut written, &lines, &listener, &who, &host, random);
+
+            let mut map = HeaderMap::new();
+            lines.read(&mut map);
+            super::super::normalize::strip(&mut map, underscores).unwrap();
+            map.insert(header::HOST, host.clone());
+            introduce(&mut map, listener.forwarded, &who, peer, &host);
+            let read = if with_via { via(&mut map, http::Version::HTTP_11) } else { Ok(()) };
+            let read = read.map(|()| request_id(&mut map, policy, random, &mut BytesMut::new()).cloned());
+            let Ok(id) = id else {
+                prop_assert_eq!(read.unwrap_err(), Refusal::Loop);
+                return Ok(());
+            };
+            prop_assert_eq!(id.map(|id| written[id].to_vec()), read.unwrap().map(|id| id.as_bytes().to_vec()));
+            let mut of_map = Vec::new();
+            map.iter().for_each(|(name, value)| write_line(&mut of_map, name.as_str(), value.as_bytes()));
+            let sorted = |text: &[u8]| {
+                let mut lines: Vec<_> = String::from_utf8_lossy(text).lines().map(str::to_owned).collect();
+                // Lines of one name stay in their order.
+                lines.sort_by_key(|line| line.split(':').next().map(str::to_owned));
+                lines
+            };
+            prop_assert_eq!(sorted(&written), sorted(&of_map));
+        }
     }
 
     #[test]

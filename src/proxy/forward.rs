@@ -13,7 +13,7 @@ use super::body::{Body, Content};
 use super::facts::Facts;
 use super::life::Life;
 use super::mcp::{self, Errand};
-use super::normalize::{Normal, normalize};
+use super::normalize::{Normal, normalize, normalize_plain, strip};
 use super::refuse::Refused;
 use super::request_body::{Bounds, Inbound};
 use super::respond::Exchange;
@@ -26,13 +26,14 @@ use crate::downstream::ClientBody;
 use crate::limit::{Admission, Reason, Who, admit_all};
 use crate::route::{Match, Question, Target};
 use crate::snapshot::{Action, Pool, Route};
-use crate::types::Moment;
+use crate::types::{Lines, Moment};
 
 /// Answers a request: by an upstream, or by the refusal table.
 pub async fn handle(worker: Rc<Worker>, connection: Rc<Connection>, request: Request<ClientBody>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let mut life = Life::begin(worker, connection, &parts);
-    match forward(&mut life, parts, body).await {
+    let (parts, mut body) = request.into_parts();
+    let lines = body.take_lines();
+    let mut life = Life::begin(worker, connection, &parts, lines.as_ref());
+    match forward(&mut life, parts, lines, body).await {
         Ok(Way::Mcp(errand)) => mcp::serve(life, *errand).await,
         Ok(Way::Answered(mut response)) => {
             access::dress(&life, response.headers_mut());
@@ -58,22 +59,40 @@ enum Way {
 }
 
 /// One request's way: normalize, route, let in, admit, pick and send, respond.
-async fn forward(life: &mut Life, mut parts: Parts, body: ClientBody) -> Result<Way, Refused> {
+///
+/// A plain request comes with its headers as `lines`, and they stay that as long as nobody on its way wants to know them.
+async fn forward(
+    life: &mut Life,
+    mut parts: Parts,
+    mut lines: Option<Lines>,
+    body: ClientBody,
+) -> Result<Way, Refused> {
     let view = life.view.clone();
     let listener = &view.listeners[life.connection.listener()].settings;
     let uri = std::mem::take(&mut parts.uri);
-    let normal = normalize(&mut parts, &uri, listener.underscores)?; // 400
+    let introduction = life.connection.state.introduction(&life.connection);
+    if view.table.asks_headers() || !client::is_told_in_lines(listener, introduction) {
+        read_lines(&mut lines, &mut parts);
+    }
+    let normal = match &lines {
+        Some(lines) => normalize_plain(lines, &uri, &life.connection.state.last_host)?,
+        None => normalize(&mut parts, &uri, listener.underscores)?, // 400
+    };
     life.client = client::address(life.client, &listener.trusted_proxies, &parts.headers, listener.forwarded);
 
-    if normal.matching().starts_with(WELL_KNOWN)
-        && let Some(answer) = access::describe(life, &view, &parts, &normal)
-    {
-        return Ok(Way::Answered(answer));
+    if normal.matching().starts_with(WELL_KNOWN) {
+        unfold(&mut lines, &mut parts, listener)?;
+        if let Some(answer) = access::describe(life, &view, &parts, &normal) {
+            return Ok(Way::Answered(answer));
+        }
     }
     let question = question(life.connection.listener(), &normal, &parts, life.client);
     let found = view.table.find(&question).ok_or(Refusal::NoRoute)?; // 404
     life.take_route(found.rule);
     let route = &view.routes[found.rule];
+    if !route.takes_lines {
+        unfold(&mut lines, &mut parts, listener)?;
+    }
     let pool = match &route.action {
         Action::Redirect(..) | Action::Respond { .. } => None,
         Action::Pool(pool) => Some(*pool),
@@ -95,7 +114,11 @@ async fn forward(life: &mut Life, mut parts: Parts, body: ClientBody) -> Result<
     let Some(pool) = pool else { return respond::own(life, route, &parts, asked).map(Way::Answered) };
     life.inbound = inbound(life, route, &view.pools[pool], listener, body)?; // 413
     let demand = wait::is_demand(&view.pools[pool].settings, &parts.headers, normal.matching());
-    let mut exchange = Exchange { demand, counts: demand, ..prepare(life, route, listener, parts, asked)? };
+    let exchange = match lines {
+        Some(lines) => prepare_lines(life, route, listener, parts, &lines, asked)?,
+        None => prepare(life, route, listener, parts, asked)?,
+    };
+    let mut exchange = Exchange { demand, counts: demand, ..exchange };
     let settings = &view.pools[pool].settings;
     if settings.stdio.is_some() {
         mcp::introduce(life.principal(), &mut exchange.head.headers);
@@ -109,6 +132,22 @@ async fn forward(life: &mut Life, mut parts: Parts, body: ClientBody) -> Result<
     }
     let answer = attempt::run(life, route, pool, &mut exchange).await?; // 502, 503, 504
     respond::upstream(life, route, asked, exchange, answer).map(Way::Answered)
+}
+
+/// Makes headers of a plain request's lines, hop-by-hop ones and all.
+fn read_lines(lines: &mut Option<Lines>, parts: &mut Parts) {
+    if let Some(lines) = lines.take() {
+        lines.read(&mut parts.headers);
+    }
+}
+
+/// The same for a request that is in its one form already.
+fn unfold(lines: &mut Option<Lines>, parts: &mut Parts, listener: &model::Listener) -> Result<(), Refusal> {
+    if lines.is_some() {
+        read_lines(lines, parts);
+        strip(&mut parts.headers, listener.underscores)?;
+    }
+    Ok(())
 }
 
 /// What was asked for, and what in its route took it.
@@ -252,16 +291,27 @@ fn prepare(
         let values = route.request_headers.render(&asked.facts(life, &parts.headers), &mut BytesMut::new());
         route.request_headers.write(values, &mut parts.headers);
     }
-    Ok(Exchange {
-        head: parts,
-        target,
-        upgrade,
-        demand: true,
-        counts: true,
-        affinity: Default::default(),
-        shun: Default::default(),
-        repeatable: false,
-    })
+    Ok(Exchange::new(parts, target, upgrade))
+}
+
+/// The same for a plain request: it is written as it goes out.
+fn prepare_lines(
+    life: &mut Life,
+    route: &Route,
+    listener: &model::Listener,
+    parts: Parts,
+    lines: &Lines,
+    asked: Asked<'_>,
+) -> Result<Exchange, Refused> {
+    let random = u128::from(life.worker.random()) << 64 | u128::from(life.worker.random());
+    let introduction = life.connection.state.introduction(&life.connection);
+    let mut out = Vec::with_capacity(512);
+    let id = client::write_lines(&mut out, lines, listener, introduction, &asked.normal.host, random)?; // 508
+    if let Some(facts) = &mut life.facts {
+        facts.request_id = id.and_then(|id| HeaderValue::from_bytes(&out[id]).ok());
+    }
+    let target = target(life, route, &parts.headers, asked)?;
+    Ok(Exchange { lines: Some(out), ..Exchange::new(parts, target, None) })
 }
 
 /// Path and query as they go upstream.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
@@ -23,7 +24,7 @@ use crate::limit::Permit;
 use crate::snapshot::{Listener, Route, View};
 use crate::sweep::Deadline;
 use crate::telemetry::access::Line;
-use crate::types::{Clock, Moment};
+use crate::types::{Clock, Lines, Moment};
 
 /// A request from its head to its last byte.
 #[derive(Debug)]
@@ -94,9 +95,9 @@ pub struct Facts {
 
 impl Life {
     /// A request begins.
-    pub fn begin(worker: Rc<Worker>, connection: Rc<Connection>, parts: &Parts) -> Box<Self> {
+    pub fn begin(worker: Rc<Worker>, connection: Rc<Connection>, parts: &Parts, lines: Option<&Lines>) -> Box<Self> {
         let view = worker.view();
-        let facts = view.access_log.is_some().then(|| Box::new(Facts::gather(parts)));
+        let facts = view.access_log.is_some().then(|| Box::new(Facts::gather(parts, lines)));
         let client = connection.client();
         view.listeners[connection.listener()].stats.at(worker.lane).in_flight.up();
         Box::new(Life {
@@ -276,13 +277,17 @@ impl Drop for Life {
 }
 
 impl Facts {
-    fn gather(parts: &Parts) -> Self {
+    fn gather(parts: &Parts, lines: Option<&Lines>) -> Self {
+        let value = |name: HeaderName| match lines {
+            Some(lines) => lines.value(name.as_str()),
+            None => parts.headers.get(name).cloned(),
+        };
         Facts {
             target: parts.uri.clone(),
-            user: user(&parts.headers),
-            host: parts.headers.get(http::header::HOST).cloned(),
-            user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
-            referer: parts.headers.get(http::header::REFERER).cloned(),
+            user: value(header::AUTHORIZATION).and_then(|value| user(&value)),
+            host: value(header::HOST),
+            user_agent: value(header::USER_AGENT),
+            referer: value(header::REFERER),
             request_id: None,
         }
     }

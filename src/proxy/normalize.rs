@@ -5,6 +5,7 @@
 //! configuration but the treatment of underscores.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -14,6 +15,7 @@ use http::{Method, Uri, Version};
 use super::Refusal;
 use crate::route::host;
 use crate::route::path::{self, Path};
+use crate::types::Lines;
 
 /// `Keep-Alive` is not in the `http` crate's list.
 pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -81,6 +83,17 @@ pub(super) fn normalize<'a>(parts: &mut Parts, uri: &'a Uri, underscores: bool) 
     Ok(Normal { host, name_len, path, sent, query: uri.query(), upgrade: hop.upgrade, trailers: hop.trailers })
 }
 
+/// The same for a request of the fast lane whose headers are text. That it is plain is known: one host, a path of plain bytes, and nothing
+/// hop-by-hop that anybody but us would heed.
+///
+/// **Errors**: [`Refusal::BadHost`], [`Refusal::BadPath`].
+pub(super) fn normalize_plain<'a>(lines: &Lines, uri: &'a Uri, last: &LastHost) -> Result<Normal<'a>, Refusal> {
+    let (host, name_len) = last.name_of(lines.get("host").ok_or(Refusal::BadHost)?)?;
+    let path = path::normalize(uri.path()).map_err(|_| Refusal::BadPath)?;
+    let sent = uri.path_and_query().filter(|_| path.forward() == uri.path());
+    Ok(Normal { host, name_len, path: Some(path), sent, query: uri.query(), upgrade: None, trailers: false })
+}
+
 /// RFC 9112 §3.2: origin-form, absolute-form, and `*` for OPTIONS alone.
 fn check_form(parts: &Parts, uri: &Uri, extended_connect: bool) -> Result<(), Refusal> {
     let path = uri.path();
@@ -120,6 +133,11 @@ fn host(parts: &Parts, uri: &Uri) -> Result<(HeaderValue, usize), Refusal> {
         (None, None) if parts.version == Version::HTTP_10 => HeaderValue::from_static(""),
         (None, None) => return Err(Refusal::BadHost),
     };
+    name_of(host)
+}
+
+/// A host in its one form, and how much of it is its name.
+fn name_of(host: HeaderValue) -> Result<(HeaderValue, usize), Refusal> {
     let parsed = host::parse(host.to_str().map_err(|_| Refusal::BadHost)?).map_err(|_| Refusal::BadHost)?;
     let name_len = parsed.name.len();
     let normal = match (parsed.name, parsed.port) {
@@ -130,6 +148,32 @@ fn host(parts: &Parts, uri: &Uri) -> Result<(HeaderValue, usize), Refusal> {
     match normal {
         None => Ok((host, name_len)),
         Some(normal) => Ok((HeaderValue::from_str(&normal).map_err(|_| Refusal::BadHost)?, name_len)),
+    }
+}
+
+/// The host of a connection's last request: its next one is nearly always for the same.
+#[derive(Debug, Default)]
+pub struct LastHost(RefCell<Option<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    sent: HeaderValue,
+    host: HeaderValue,
+    name_len: usize,
+}
+
+impl LastHost {
+    /// What [`name_of`] makes of a host.
+    fn name_of(&self, sent: &[u8]) -> Result<(HeaderValue, usize), Refusal> {
+        let mut last = self.0.borrow_mut();
+        if let Some(known) = last.as_ref().filter(|known| known.sent.as_bytes() == sent) {
+            return Ok((known.host.clone(), known.name_len));
+        }
+        // A copy: nothing of the request is to be kept for it.
+        let sent = HeaderValue::from_bytes(sent).map_err(|_| Refusal::BadHost)?;
+        let (host, name_len) = name_of(sent.clone())?;
+        *last = Some(Known { sent, host: host.clone(), name_len });
+        Ok((host, name_len))
     }
 }
 

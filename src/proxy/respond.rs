@@ -17,16 +17,18 @@ use super::refuse::{Refused, page, plain};
 use super::request_body::RequestBody;
 use super::tunnel::Switching;
 use super::{Refusal, pick, tunnel};
-use crate::config::model::StickyKey;
+use crate::config::model::{self, StickyKey};
 use crate::snapshot::{Action, Route};
-use crate::types::Clock;
-use crate::upstream::Answer;
+use crate::types::{Clock, Lines};
+use crate::upstream::{Answer, UpstreamBody};
 
 /// A request as it goes to upstreams, kept until its answer is there.
 #[derive(Debug)]
 pub(super) struct Exchange {
     /// Method and headers.
     pub head: Parts,
+    /// Headers that are text already, where nobody needs to know them.
+    pub lines: Option<Vec<u8>>,
     /// Path and query.
     pub target: PathAndQuery,
     /// What the client wants to switch to.
@@ -41,6 +43,32 @@ pub(super) struct Exchange {
     pub shun: SmallVec<[u64; 2]>,
     /// Whether doing it twice is the same as doing it once, whatever its method says.
     pub repeatable: bool,
+}
+
+impl Exchange {
+    /// Of a request with nothing special about it.
+    pub(super) fn new(head: Parts, target: PathAndQuery, upgrade: Option<Switching>) -> Self {
+        Exchange {
+            head,
+            lines: None,
+            target,
+            upgrade,
+            demand: true,
+            counts: true,
+            affinity: Affinity::Free,
+            shun: SmallVec::new(),
+            repeatable: false,
+        }
+    }
+
+    /// Makes headers of its lines where an upstream wants something else of them: a pool that was waited for is as a reload has made it.
+    pub(super) fn settle_for(&mut self, pool: &model::Pool) {
+        if !pool.takes_lines()
+            && let Some(lines) = self.lines.take()
+        {
+            Lines::new(lines.into(), Default::default()).read(&mut self.head.headers);
+        }
+    }
 }
 
 /// Says that the request has waited for an instance to be started.
@@ -87,7 +115,13 @@ pub(super) fn upstream(
     exchange: Exchange,
     answer: Answer<RequestBody>,
 ) -> Result<Response<Content>, Refused> {
-    let (mut head, body) = answer.response.into_parts();
+    let (mut head, mut body) = answer.response.into_parts();
+    if body.has_lines() && !life.cold {
+        return Ok(plainly(life, head, body));
+    }
+    if let Some(lines) = body.take_lines() {
+        lines.read(&mut head.headers);
+    }
     life.upstream_status = head.status.as_u16();
     // What broke an earlier attempt is history: this one was answered.
     life.refusal = None;
@@ -123,6 +157,14 @@ pub(super) fn upstream(
         return Ok(without_body_where_there_is_none(response, exchange.head.method == http::Method::HEAD));
     }
     Ok(Response::from_parts(head, Content::Upstream(body)))
+}
+
+/// An upstream's answer of whose headers nobody wants anything.
+fn plainly(life: &mut Life, head: http::response::Parts, body: UpstreamBody<RequestBody>) -> Response<Content> {
+    life.upstream_status = head.status.as_u16();
+    life.refusal = None;
+    life.status = Some(head.status);
+    Response::from_parts(head, Content::Upstream(body))
 }
 
 /// Edits an upstream's head as the route wants it, for a request whose head is kept apart.

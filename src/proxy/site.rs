@@ -8,12 +8,13 @@ use std::sync::Arc;
 use http::{Request, Response};
 
 use super::client::Introduction;
+use super::normalize::LastHost;
 use super::worker::Worker;
 use super::{Body, Connection, Refusal, handle, refuse};
 use crate::downstream::{Application, ClientBody, Event, Objection, Terms};
 use crate::limit::{ConnectionPermit, ConnectionSeats};
 use crate::telemetry::Outcome;
-use crate::types::Clock;
+use crate::types::{Clock, Lines};
 
 /// A listener's application on one worker.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Kept {
     /// Its place among its client's connections, given back when it closes.
     _permit: Option<ConnectionPermit>,
     introduction: OnceCell<Introduction>,
+    /// The host of its last plain request.
+    pub last_host: LastHost,
 }
 
 impl Kept {
@@ -51,6 +54,8 @@ impl Application for Site {
     type Body = Body;
     type State = Kept;
 
+    const READS_LINES: bool = true;
+
     fn terms(&self) -> Arc<Terms> {
         self.worker.view().listeners[self.listener].terms.clone()
     }
@@ -66,6 +71,10 @@ impl Application for Site {
 
     async fn answer(self: Rc<Self>, connection: Rc<Connection>, request: Request<ClientBody>) -> Response<Body> {
         handle(self.worker.clone(), connection, request).await
+    }
+
+    fn take_lines(body: &mut Body) -> Option<Lines> {
+        body.take_lines()
     }
 
     fn refuse(&self, connection: &Rc<Connection>, objection: Objection) -> Response<Body> {

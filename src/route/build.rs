@@ -155,6 +155,7 @@ impl<'a> Builder<'a> {
         let hosts: Box<[Host]> = self.hosts.into_iter().zip(by_host).map(plant).collect();
         Ok(Table {
             names: Names::new(&hosts),
+            asks_headers: self.rules.iter().flat_map(|rule| &rule.checks).any(Check::asks_headers),
             rules: self.rules.into(),
             entries,
             hosts,

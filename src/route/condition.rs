@@ -53,6 +53,11 @@ impl Check {
         Ok(Check { test, source })
     }
 
+    /// Whether it asks for a header, be it a cookie.
+    pub(super) fn asks_headers(&self) -> bool {
+        matches!(self.test, Test::Header(..) | Test::Cookie(..))
+    }
+
     /// Whether the request is as asked for.
     ///
     /// **Cost**: no allocation, but for a regular expression on an escaped query parameter.

@@ -42,6 +42,7 @@ pub struct Table {
     pub(super) regexes: Box<[Regex]>,
     pub(super) listeners: Box<[String]>,
     pub(super) names: Names,
+    pub(super) asks_headers: bool,
 }
 
 /// From a host to its place in `hosts`.
@@ -168,6 +169,11 @@ impl Table {
     /// A lookup that has not begun.
     pub(super) fn search<'a>(&'a self, question: &'a Question<'a>) -> Search<'a> {
         Search { table: self, question, best: NONE, bound: u32::MAX }
+    }
+
+    /// Whether any rule looks at headers or cookies; otherwise a question need not hold any.
+    pub fn asks_headers(&self) -> bool {
+        self.asks_headers
     }
 
     /// The number of rules.

@@ -130,6 +130,8 @@ pub struct Route {
     pub intercept_errors: bool,
     /// Whether its requests are logged.
     pub access_log: bool,
+    /// Whether nobody on its way wants to know the headers of a plain request, or of its answer.
+    pub takes_lines: bool,
     /// Its counters.
     pub stats: Arc<RouteStats>,
 }

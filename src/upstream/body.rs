@@ -15,6 +15,7 @@ use super::http2::Stream;
 use super::outflow::RequestBody;
 use super::wire::Flow;
 use crate::sweep::Deadline;
+use crate::types::Lines;
 
 /// The body of an upstream's answer.
 ///
@@ -23,6 +24,7 @@ use crate::sweep::Deadline;
 /// never looks complete.
 pub struct UpstreamBody<B: RequestBody> {
     open: Option<Open<B>>,
+    lines: Option<Lines>,
 }
 
 struct Open<B: RequestBody> {
@@ -82,12 +84,31 @@ impl Error for BodyError {
 impl<B: RequestBody> UpstreamBody<B> {
     /// A body without bytes.
     pub fn empty() -> Self {
-        UpstreamBody { open: None }
+        UpstreamBody { open: None, lines: None }
+    }
+
+    /// With the headers of its answer, where they have stayed text.
+    pub(super) fn behind(mut self, lines: Option<Lines>) -> Self {
+        self.lines = lines;
+        self
+    }
+
+    /// Whether the answer's headers have stayed text.
+    pub fn has_lines(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// The answer's headers, where they have stayed text: then the answer itself has none. Hop-by-hop ones are among them.
+    pub fn take_lines(&mut self) -> Option<Lines> {
+        self.lines.take()
     }
 
     pub(super) fn new(source: Source<B>, clock: Deadline, idle: Option<Duration>) -> Self {
         let over = source.is_over();
-        UpstreamBody { open: (!over).then_some(Open { source, clock, idle, waiting: false, broken: None }) }
+        UpstreamBody {
+            open: (!over).then_some(Open { source, clock, idle, waiting: false, broken: None }),
+            lines: None,
+        }
     }
 }
 

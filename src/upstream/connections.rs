@@ -52,6 +52,9 @@ pub struct Outgoing<'a> {
     /// Framing is made here: `Transfer-Encoding` is dropped and `Content-Length` made to agree with the body. A `Trailer` lets
     /// the trailers that it names through to an HTTP/1.1 upstream.
     pub headers: &'a HeaderMap,
+    /// More headers, as text that is made already: `name: value` and CR LF each, no framing but `content-length: 0` and no hop-by-hop ones
+    /// among them. The answer's headers then stay text too where its head is plain: see [`UpstreamBody::take_lines`]. For HTTP/1.1 alone.
+    pub lines: Option<&'a [u8]>,
     /// Whether it asks for an upgrade: only then a 101 is an answer.
     pub upgrade: bool,
     /// From the whole request sent to the answer's head; also how long the upstream may take nothing of the request's body.
@@ -85,23 +88,25 @@ impl<B: RequestBody> Connections<B> {
     pub async fn send(&self, target: &Arc<Target>, outgoing: Outgoing<'_>, body: B) -> Result<Answer<B>, SendError> {
         let clock = self.sweep.deadline();
         let nest = self.nest(target);
-        let (head, source) = match &nest.lanes {
-            Lanes::Http1(shelf) => match http1::send(shelf, target, &outgoing, body, &clock).await? {
-                Reply::Answer(head, reading) => (head, Source::Http1(reading)),
+        match &nest.lanes {
+            Lanes::Http1(shelf) => Ok(match http1::send(shelf, target, &outgoing, body, &clock).await? {
+                Reply::Answer(head, lines, reading) => {
+                    let body = UpstreamBody::new(Source::Http1(reading), clock, outgoing.idle).behind(lines);
+                    Answer { response: Response::from_parts(head, body), upgraded: None }
+                }
                 Reply::Switched(head, upgraded) => {
                     let response = Response::from_parts(head, UpstreamBody::empty());
-                    return Ok(Answer { response, upgraded: Some(upgraded) });
+                    Answer { response, upgraded: Some(upgraded) }
                 }
-            },
+            }),
             Lanes::Http2(bundle) => {
                 let (response, stream) = http2::send(bundle, target, &outgoing, body, &clock).await?;
                 let (mut head, incoming) = response.into_parts();
                 answer::check(&mut head, None).map_err(|bad| SendError::new(SendErrorKind::BadResponse(bad), true))?;
-                (head, Source::Http2(incoming, stream))
+                let body = UpstreamBody::new(Source::Http2(incoming, stream), clock, outgoing.idle);
+                Ok(Answer { response: Response::from_parts(head, body), upgraded: None })
             }
-        };
-        let body = UpstreamBody::new(source, clock, outgoing.idle);
-        Ok(Answer { response: Response::from_parts(head, body), upgraded: None })
+        }
     }
 
     /// Closes connections that have been idle for too long or were closed by their upstreams.

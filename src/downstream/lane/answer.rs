@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode};
 use super::channel::Channel;
 use super::job::Stock;
 use crate::downstream::application::Application;
-use crate::types::Moment;
+use crate::types::{Line, Lines as FieldLines, Moment};
 
 /// How long a body says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,16 @@ pub(super) enum Size {
     None,
     Known(u64),
     Unknown,
+}
+
+impl Size {
+    /// Where its length is said.
+    fn framing(self) -> Option<Framing> {
+        match self {
+            Size::Known(length) => Some(Framing::Length(length)),
+            _ => None,
+        }
+    }
 }
 
 /// How the client learns where a body ends.
@@ -49,10 +59,11 @@ pub(super) struct Asked {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NoAnswer;
 
-/// Writes a head into `out`; the framing it has announced, and whether it has said that the connection closes.
+/// Writes a head into `out`, of `parts` and of `fields` where these are still text; the framing it has announced, and whether it has said that the connection closes.
 pub(super) fn write_head(
     out: &mut Vec<u8>,
     parts: &Parts,
+    fields: Option<&FieldLines>,
     size: Size,
     asked: Asked,
     date: &[u8; Date::LENGTH],
@@ -82,6 +93,20 @@ pub(super) fn write_head(
         connection: false,
         trailer: false,
     };
+    match fields.map(|fields| (fields, fields.whole())) {
+        None => {}
+        // The usual answer, in one piece.
+        Some((_, Some((text, marks)))) if marks.sized && !lines.without_body() && matches!(size, Size::Known(_)) => {
+            lines.out.extend_from_slice(text);
+            lines.dated = marks.dated;
+            lines.framing = size.framing();
+        }
+        Some((fields, _)) => {
+            for line in fields.iter() {
+                lines.take_line(line)?;
+            }
+        }
+    }
     for (name, value) in headers {
         lines.take(headers, name, value)?;
     }
@@ -106,7 +131,7 @@ struct Lines<'a> {
 impl Lines<'_> {
     fn take(&mut self, headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> Result<(), NoAnswer> {
         match *name {
-            header::CONTENT_LENGTH => self.take_length(value),
+            header::CONTENT_LENGTH => self.take_length(value.as_bytes()),
             // How the message is framed is ours to say.
             header::TRANSFER_ENCODING => Ok(()),
             header::CONNECTION => {
@@ -130,19 +155,31 @@ impl Lines<'_> {
         }
     }
 
-    fn take_length(&mut self, value: &HeaderValue) -> Result<(), NoAnswer> {
+    /// Takes a line that has stayed text. What it says of the upstream's connection is for us alone.
+    fn take_line(&mut self, line: Line<'_>) -> Result<(), NoAnswer> {
+        match line.name.len() {
+            14 if line.is("content-length") => return self.take_length(line.value),
+            _ if line.is_hop() => return Ok(()),
+            4 => self.dated |= line.is("date"),
+            _ => {}
+        }
+        line.write(self.out);
+        Ok(())
+    }
+
+    fn take_length(&mut self, value: &[u8]) -> Result<(), NoAnswer> {
         if self.size == Size::None {
             // What a HEAD would have got; of anything else that has no body the length is known to be none.
             if self.asked.head {
-                self.write("content-length", value.as_bytes());
+                self.write("content-length", value);
                 return if self.framing.replace(Framing::None).is_none() { Ok(()) } else { Err(NoAnswer) };
             }
             return Ok(());
         }
-        let length = number(value.as_bytes()).ok_or(NoAnswer)?;
+        let length = number(value).ok_or(NoAnswer)?;
         match self.framing {
             None => {
-                self.write("content-length", value.as_bytes());
+                self.write("content-length", value);
                 self.framing = Some(Framing::Length(length));
                 Ok(())
             }

@@ -21,14 +21,15 @@ use crate::downstream::application::Application;
 use crate::downstream::client_body::ClientBody;
 use crate::downstream::connection::Connection;
 use crate::downstream::service;
+use crate::types::Lines;
 
 /// Room for one request's work.
 pub(super) trait Job<A: Application> {
     /// Begins with a request.
     fn begin(self: Pin<&mut Self>, app: Rc<A>, connection: Rc<Connection<A::State>>, request: Request<ClientBody>);
 
-    /// The answer's head, and how long its body is; asked until it is there.
-    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Parts, Size)>;
+    /// The answer's head, with its lines where they are still text, and how long its body is; asked until it is there.
+    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Parts, Option<Lines>, Size)>;
 
     /// The next piece of the answer's body.
     fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece>;
@@ -78,17 +79,18 @@ where
         room.state.set(State::Answering { future: (room.make)(app, connection, request) });
     }
 
-    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Parts, Size)> {
+    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Parts, Option<Lines>, Size)> {
         let mut state = self.project().state;
         let StateNow::Answering { future } = state.as_mut().project() else { return Poll::Pending };
-        let (parts, body) = ready!(future.poll(cx)).into_parts();
+        let (parts, mut body) = ready!(future.poll(cx)).into_parts();
+        let lines = A::take_lines(&mut body);
         let size = match (body.is_end_stream(), body.size_hint().exact()) {
             (true, _) => Size::None,
             (false, Some(length)) => Size::Known(length),
             (false, None) => Size::Unknown,
         };
         state.set(State::Sending { body });
-        Poll::Ready((parts, size))
+        Poll::Ready((parts, lines, size))
     }
 
     fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece> {
@@ -172,16 +174,19 @@ impl<A: Application> Stock<A> {
         }
     }
 
-    /// A copy of a head and what was read with it.
-    pub(super) fn copy(&self, bytes: &[u8]) -> Bytes {
+    /// A copy of a head and what was read with it, after `edit`.
+    pub(super) fn copy(&self, bytes: &[u8], edit: impl FnOnce(&mut [u8])) -> Bytes {
         if bytes.len() > Self::HEADS / 4 {
-            return Bytes::copy_from_slice(bytes);
+            let mut copy = bytes.to_vec();
+            edit(&mut copy);
+            return copy.into();
         }
         let mut heads = self.heads.borrow_mut();
         if heads.capacity() < bytes.len() {
             *heads = BytesMut::with_capacity(Self::HEADS);
         }
         heads.extend_from_slice(bytes);
+        edit(&mut heads);
         heads.split().freeze()
     }
 

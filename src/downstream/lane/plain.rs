@@ -24,11 +24,13 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use memchr::memchr_iter;
 use smallvec::SmallVec;
 
 use crate::downstream::guard::HeadLimits;
-use crate::downstream::line::{is_plain_target, split_header};
+use crate::downstream::line::is_plain_target;
+use crate::types::lines::{Lines, Marks, is_in_form, split_field};
 
 /// A head is no longer than this.
 pub(super) const LONGEST: usize = 16 << 10;
@@ -53,11 +55,13 @@ pub(super) struct Head {
     pub(super) method: Span,
     pub(super) target: Span,
     /// Names and values, in order.
-    pub(super) fields: SmallVec<[(Span, Span); 32]>,
+    pub(super) fields: SmallVec<[(Span, Span); 16]>,
     /// The length of its body.
     pub(super) body: u64,
     /// The client wants the connection closed behind the answer.
     pub(super) close: bool,
+    /// Some line is not in its one form, or is one that a proxy has a say in.
+    touched: bool,
     host: bool,
     sized: bool,
     connection: bool,
@@ -70,6 +74,7 @@ pub(super) struct Span {
     to: u16,
 }
 
+const VERSION: &[u8] = b" HTTP/1.1";
 const METHODS: [&[u8]; 7] = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"];
 
 /// Reads a head.
@@ -99,34 +104,49 @@ pub(super) fn read(bytes: &[u8], limits: HeadLimits) -> Seen {
 impl Head {
     fn take_request_line(&mut self, line: &[u8], limits: HeadLimits) -> Option<()> {
         let method = METHODS.iter().find(|method| line.starts_with(method))?.len();
-        let target = line[method..].strip_prefix(b" ")?.strip_suffix(b" HTTP/1.1")?;
+        let target = line[method..].strip_prefix(b" ")?.strip_suffix(VERSION)?;
         self.method = Span::new(0, method);
         self.target = Span::new(method + 1, target.len());
         (target.len() <= limits.uri && is_plain_target(target)).then_some(())
     }
 
     fn take_field(&mut self, at: usize, line: &[u8], limits: HeadLimits) -> Option<()> {
-        let (name, padded) = split_header(line)?;
+        let (name, padded) = split_field(line)?;
         let value = padded.trim_ascii_start();
         let skipped = padded.len() - value.len();
         let value = value.trim_ascii_end();
         // By length first: most names are none of these.
         let is = |special: &str| name.eq_ignore_ascii_case(special.as_bytes());
+        let mut touched = !is_in_form(padded);
         match name.len() {
             2 if is("te") => return None,
+            3 => touched |= is("via"),
             4 if is("host") => self.take_host(value)?,
             6 if is("expect") => return None,
             7 if is("upgrade") || is("trailer") => return None,
-            10 if is("connection") => self.take_connection(value)?,
+            9 => touched |= is("forwarded") || is("x-real-ip"),
+            10 if is("connection") => {
+                touched = true;
+                self.take_connection(value)?;
+            }
+            10 => touched |= is("keep-alive"),
+            12 => touched |= is("x-request-id"),
             14 if is("content-length") => {
+                touched = true;
                 once(&mut self.sized)?;
                 self.body = number(value)?;
             }
             14 if is("http2-settings") => return None,
+            15 => touched |= is("x-forwarded-for"),
             16 if is("proxy-connection") => return None,
+            16 => touched |= is("x-forwarded-host") || is("x-forwarded-port"),
             17 if is("transfer-encoding") => return None,
+            17 => touched |= is("x-forwarded-proto"),
+            18 => touched |= is("proxy-authenticate"),
+            19 => touched |= is("proxy-authorization"),
             _ => {}
         }
+        self.touched |= touched || name.contains(&b'_');
         let value = Span::new(at + name.len() + 1 + skipped, value.len());
         self.fields.push((Span::new(at, name.len()), value));
         (self.fields.len() <= limits.headers).then_some(())
@@ -143,6 +163,20 @@ impl Head {
         once(&mut self.connection)?;
         self.close = value.eq_ignore_ascii_case(b"close");
         (self.close || value.eq_ignore_ascii_case(b"keep-alive")).then_some(())
+    }
+
+    /// Its fields' lines; `text` begins with the head, [in lower case](Head::lower).
+    pub(super) fn lines(&self, text: &Bytes) -> Lines {
+        let first_line = self.target.range().end + VERSION.len() + 2;
+        let marks = Marks { whole: !self.touched, ..Marks::default() };
+        Lines::new(text.slice(first_line..self.length - 2), marks)
+    }
+
+    /// Puts the names in a copy of the head into lower case.
+    pub(super) fn lower(&self, text: &mut [u8]) {
+        for (name, _) in &self.fields {
+            text[name.range()].make_ascii_lowercase();
+        }
     }
 
     fn end(mut self, length: usize) -> Seen {

@@ -17,6 +17,7 @@ use super::answer::{Asked, Framing, Size, write_head};
 use super::plain::{self, Head, Seen};
 use crate::downstream::HeadLimits;
 use crate::downstream::tests::{mirror, read_all, settings, site, text_of};
+use crate::types::{Lines, Marks};
 
 const LIMITS: HeadLimits = HeadLimits { size: 64 << 10, headers: 100, uri: 16 << 10 };
 
@@ -192,7 +193,7 @@ proptest! {
         let mut out = Vec::new();
         let date = b"Sun, 06 Nov 1994 08:49:37 GMT";
         let parts = response(body(None)).into_parts().0;
-        let Ok((framing, closes)) = write_head(&mut out, &parts, size, asked, date) else {
+        let Ok((framing, closes)) = write_head(&mut out, &parts, None, size, asked, date) else {
             prop_assert_eq!(hyper, "");
             return Ok(());
         };
@@ -271,5 +272,48 @@ proptest! {
         let bytes = mutated(&seeds.concat(), &mutations);
         let (lane, hyper) = block_on(async { (answers(&bytes, &cuts, true).await, answers(&bytes, &cuts, false).await) });
         prop_assert_eq!(lane, hyper, "{:?}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_answer_is_the_same_whether_its_headers_are_read_or_not(
+        (status, mut headers, body) in responses(), head: bool, close: bool, whole: bool,
+    ) {
+        // What is hop-by-hop is gone from headers that are read, and what makes an answer more than plain is never in lines.
+        headers.retain(|(name, _)| !["connection", "trailer"].contains(name));
+        let count = |wanted: &str| headers.iter().filter(|(name, _)| *name == wanted).count();
+        let whole = whole && count("content-length") < 2;
+        let marks = Marks { whole, dated: count("date") > 0, sized: count("content-length") > 0 };
+        let with = |more: &[(&'static str, &'static str)]| {
+            let blanks = if whole { " " } else { "\t " };
+            let lines = headers.iter().chain(more).map(|(name, value)| format!("{name}:{blanks}{value}\r\n"));
+            Lines::new(lines.collect::<String>().into(), marks)
+        };
+        let size = match body {
+            _ if head || matches!(status, 204 | 304) => Size::None,
+            None => Size::None,
+            Some((text, true)) => Size::Known(text.len() as u64),
+            Some((_, false)) => Size::Unknown,
+        };
+        let (asked, date) = (Asked { head, close }, b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let (mut parts, ()) = http::Response::builder().status(status).body(()).unwrap().into_parts();
+        let hop = [("connection", "close"), ("keep-alive", "timeout=5"), ("transfer-encoding", "chunked")];
+        let hop = if whole { &[][..] } else { &hop };
+        let mut of_lines = Vec::new();
+        let lines = write_head(&mut of_lines, &parts, Some(&with(hop)), size, asked, date);
+        with(&[]).read(&mut parts.headers);
+        let mut of_map = Vec::new();
+        let map = write_head(&mut of_map, &parts, None, size, asked, date);
+        prop_assert_eq!(&lines, &map);
+        if lines.is_ok() {
+            // A map puts the lines of one name together; what was text stays in its order.
+            let sorted = |text: Vec<u8>| {
+                let mut lines: Vec<String> = String::from_utf8(text).unwrap().lines().map(str::to_owned).collect();
+                lines.sort_by_key(|line| line.split(':').next().map(str::to_owned));
+                lines
+            };
+            prop_assert_eq!(sorted(of_lines), sorted(of_map));
+        }
     }
 }

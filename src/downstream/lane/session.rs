@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Request, Uri};
+use http::{HeaderMap, Method, Request, Uri};
 
 use super::answer::{Asked, Framing, Out, write_head};
 use super::channel::Channel;
@@ -173,9 +173,23 @@ impl<A: Application> Session<A> {
         loop {
             let (seen, bytes) = if std::mem::take(&mut self.unseen) {
                 let kept = self.channel.kept();
-                (plain::read(&kept, limits), kept)
+                match plain::read(&kept, limits) {
+                    Seen::Plain(head) => {
+                        let copy = self.stock.copy(&kept, |copy| head.lower(copy));
+                        (Seen::Plain(head), copy)
+                    }
+                    other => (other, kept),
+                }
             } else {
-                let look = |bytes: &[u8]| (plain::read(bytes, limits), self.stock.copy(bytes));
+                let look = |bytes: &[u8]| {
+                    let seen = plain::read(bytes, limits);
+                    let copy = self.stock.copy(bytes, |copy| {
+                        if let Seen::Plain(head) = &seen {
+                            head.lower(copy)
+                        }
+                    });
+                    (seen, copy)
+                };
                 match ready!(self.channel.poll_read(cx, usize::MAX, look))? {
                     Some(found) => found,
                     None => return Poll::Ready(Ok(Next::Nothing)),
@@ -199,7 +213,7 @@ impl<A: Application> Session<A> {
 
     /// Begins with the request of `head`, which `bytes` begin with; what follows it is kept.
     fn take(&mut self, head: &Head, bytes: Bytes) -> Next {
-        let Some(mut request) = self.request(head, &bytes) else {
+        let Some(request) = self.request(head, &bytes) else {
             // Never seen; but what the `http` crate does not take hyper shall refuse.
             self.channel.keep(bytes);
             return Next::Other;
@@ -207,25 +221,31 @@ impl<A: Application> Session<A> {
         self.channel.keep(bytes.slice(head.length..));
         self.connection.pulse.set_head(false, false);
         self.asked = Asked { head: *request.method() == Method::HEAD, close: head.close };
-        if head.body > 0 {
-            *request.body_mut() = self.channel.body(head.body).into();
-        }
         self.begin(request);
         Next::Begun
     }
 
     fn request(&self, head: &Head, text: &Bytes) -> Option<Request<ClientBody>> {
+        let method = Method::from_bytes(&text[head.method.range()]).ok()?;
+        let uri = Uri::from_maybe_shared(text.slice(head.target.range())).ok()?;
+        let headers = if A::READS_LINES { HeaderMap::new() } else { self.headers(head, text)? };
+        let body = if head.body > 0 { self.channel.body(head.body).into() } else { ClientBody::empty() };
+        let body = if A::READS_LINES { body.behind(head.lines(text)) } else { body };
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Some(request)
+    }
+
+    fn headers(&self, head: &Head, text: &Bytes) -> Option<HeaderMap> {
         let mut headers = self.stock.headers();
         headers.reserve(head.fields.len());
         for (name, value) in &head.fields {
             let name = HeaderName::from_bytes(&text[name.range()]).ok()?;
             headers.append(name, HeaderValue::from_maybe_shared(text.slice(value.range())).ok()?);
         }
-        let mut request = Request::new(ClientBody::empty());
-        *request.method_mut() = Method::from_bytes(&text[head.method.range()]).ok()?;
-        *request.uri_mut() = Uri::from_maybe_shared(text.slice(head.target.range())).ok()?;
-        *request.headers_mut() = headers;
-        Some(request)
+        Some(headers)
     }
 
     fn begin(&mut self, request: Request<ClientBody>) {
@@ -239,7 +259,7 @@ impl<A: Application> Session<A> {
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let Some(job) = &mut self.job else { return Poll::Ready(Err(End::Broken)) };
-        let Poll::Ready((mut parts, size)) = job.as_mut().poll_answer(cx) else {
+        let Poll::Ready((mut parts, lines, size)) = job.as_mut().poll_answer(cx) else {
             return self.poll_client(cx).map(Err);
         };
         if self.connection.is_draining() {
@@ -252,7 +272,7 @@ impl<A: Application> Session<A> {
         let text = self.out.text(&self.stock);
         let written = {
             let mut date = self.stock.date.borrow_mut();
-            write_head(text, &parts, size, self.asked, date.at(self.sweep.now()))
+            write_head(text, &parts, lines.as_ref(), size, self.asked, date.at(self.sweep.now()))
         };
         let Ok((framing, closes)) = written else { return Poll::Ready(Err(End::Broken)) };
         self.stock.put_headers(parts.headers);

@@ -63,6 +63,7 @@ impl Talk {
             method,
             target: &self.errand.exchange.target,
             headers: &headers,
+            lines: None,
             upgrade: false,
             first_byte: idle,
             idle,

@@ -196,6 +196,7 @@ impl Talk {
                 method: &Method::DELETE,
                 target: &target,
                 headers: &headers,
+                lines: None,
                 upgrade: false,
                 first_byte: patience,
                 idle: patience,

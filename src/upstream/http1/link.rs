@@ -15,9 +15,10 @@ use tokio::io::AsyncReadExt;
 use tokio::task::AbortHandle;
 
 use super::decode::{Decoder, Length, Piece};
-use super::response::read_head;
+use super::response::{Plain, read_head, read_plain};
 use super::upload::{Broke, Upload};
 use crate::sweep::{Deadline, Sweep};
+use crate::types::Lines;
 use crate::upstream::answer::{self, Kind};
 use crate::upstream::connections::{HEAD_SIZE, Outgoing};
 use crate::upstream::error::{self, BadResponse, SendError, SendErrorKind};
@@ -83,9 +84,21 @@ fn take(block: &mut BytesMut) -> Bytes {
     bytes
 }
 
+/// What is behind a head of this length, of which `copied` may be a copy with all that is in the block.
+fn behind(block: &mut BytesMut, copied: &Bytes, length: usize) -> Bytes {
+    if copied.len() == block.len() {
+        block.clear();
+        return copied.slice(length..);
+    }
+    let _ = block.split_to(length);
+    take(block)
+}
+
 /// An answer's head, and what kind of answer it is.
 pub(super) struct Head {
     pub(super) parts: Parts,
+    /// Its headers, where they have stayed text.
+    pub(super) lines: Option<Lines>,
     /// It is a 101 that was asked for.
     pub(super) switches: bool,
 }
@@ -205,6 +218,11 @@ impl<B: RequestBody> Inner<B> {
 
     /// Reads heads from the block until one is the answer's; what is behind it is kept, or all of it where there is none.
     fn read_heads(&mut self, block: &mut BytesMut, outgoing: &Outgoing<'_>) -> Result<Option<Head>, BadResponse> {
+        if outgoing.lines.is_some()
+            && let Some(plain) = read_plain(block)
+        {
+            return Ok(Some(self.take_plain(plain, block, outgoing.method)));
+        }
         loop {
             let Some((mut parts, length, copied)) = read_head(block)? else {
                 self.input = take(block);
@@ -212,13 +230,7 @@ impl<B: RequestBody> Inner<B> {
             };
             let asked = outgoing.upgrade.then_some(outgoing.headers);
             let kind = answer::check(&mut parts, asked)?;
-            let behind = if copied.len() == block.len() {
-                block.clear();
-                copied.slice(length..)
-            } else {
-                let _ = block.split_to(length);
-                take(block)
-            };
+            let behind = behind(block, &copied, length);
             match kind {
                 Kind::Interim => {
                     self.interim += 1;
@@ -234,23 +246,33 @@ impl<B: RequestBody> Inner<B> {
                 }
                 Kind::Switch => {
                     self.input = behind;
-                    return Ok(Some(Head { parts, switches: true }));
+                    return Ok(Some(Head { parts, lines: None, switches: true }));
                 }
                 Kind::Final(length) => {
                     self.input = behind;
-                    self.settle(&parts, outgoing.method, length);
-                    return Ok(Some(Head { parts, switches: false }));
+                    let closes =
+                        parts.version != Version::HTTP_11 || parts.headers.get_all(CONNECTION).iter().any(says_close);
+                    self.settle(parts.status, closes, outgoing.method, length);
+                    return Ok(Some(Head { parts, lines: None, switches: false }));
                 }
             }
         }
     }
 
+    /// Takes an answer's head whose headers stay text.
+    fn take_plain(&mut self, plain: Plain, block: &mut BytesMut, method: &Method) -> Head {
+        let Plain { status, length, copied, lines, framing, closes } = plain;
+        self.input = behind(block, &copied, length);
+        self.settle(status, closes, method, framing);
+        let (mut parts, ()) = http::Response::new(()).into_parts();
+        parts.status = status;
+        Head { parts, lines: Some(lines), switches: false }
+    }
+
     /// What the answer's head says of its body and of the connection.
-    fn settle(&mut self, parts: &Parts, method: &Method, length: Length) {
-        let bodiless =
-            *method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    fn settle(&mut self, status: StatusCode, closes: bool, method: &Method, length: Length) {
+        let bodiless = *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.decoder = if bodiless { Decoder::Known(0) } else { Decoder::new(length) };
-        let closes = parts.version != Version::HTTP_11 || parts.headers.get_all(CONNECTION).iter().any(says_close);
         self.reusable = !closes && !self.decoder.may_end();
     }
 
@@ -304,9 +326,10 @@ impl<B: RequestBody> Inner<B> {
         }
     }
 
-    /// Whether the next request may go out here: all was sent, all has come, nothing more is there, and nobody has closed.
-    pub(super) fn is_reusable(&mut self) -> bool {
-        self.reusable && self.upload.is_sent() && self.input.is_empty() && self.is_quiet()
+    /// Whether the next request may go out here, if the upstream is [quiet](Inner::is_quiet) then: all was sent, all has come, and nothing
+    /// more is there.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.reusable && self.upload.is_sent() && self.input.is_empty()
     }
 
     /// Whether the upstream has neither closed nor said anything unasked, as far as is known without asking the system.

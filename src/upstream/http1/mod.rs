@@ -41,10 +41,11 @@ use super::io::Stream;
 use super::outflow::RequestBody;
 use super::target::Target;
 use crate::sweep::Deadline;
+use crate::types::Lines;
 
 /// An answer's head and what follows it.
 pub(super) enum Reply<B: RequestBody> {
-    Answer(Parts, Reading<B>),
+    Answer(Parts, Option<Lines>, Reading<B>),
     Switched(Parts, Upgraded),
 }
 
@@ -68,7 +69,7 @@ pub(super) async fn send<B: RequestBody>(
         link.inner.borrow_mut().begin(upload);
         let failed = match link.exchange(outgoing, clock, &shelf.sweep).await {
             Ok(head) if head.switches => return switch(link, head.parts),
-            Ok(head) => return Ok(Reply::Answer(head.parts, Reading::new(link, shelf.clone()))),
+            Ok(head) => return Ok(Reply::Answer(head.parts, head.lines, Reading::new(link, shelf.clone()))),
             Err(error) => error,
         };
         let inner = &mut *link.inner.borrow_mut();

@@ -46,6 +46,7 @@ pub(super) fn write_head(out: &mut Vec<u8>, outgoing: &Outgoing<'_>, framing: Fr
     }
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    out.extend_from_slice(outgoing.lines.unwrap_or_default());
     let mut announced = false;
     for (name, value) in outgoing.headers {
         if *name == CONTENT_LENGTH {

@@ -42,7 +42,7 @@ impl<B: RequestBody> Shelf<B> {
     /// A connection whose request and answer are both complete: it is kept for the next one if there can be one, and closed otherwise.
     pub(super) fn keep(&self, link: Rc<Link<B>>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.room.get() && link.inner.borrow_mut().is_reusable() {
+        if idle.len() < self.room.get() && link.inner.borrow().is_reusable() {
             idle.push((link, self.sweep.now()));
         }
     }

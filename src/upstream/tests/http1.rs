@@ -384,11 +384,12 @@ fn a_request_under_way_is_small() {
         method: &ask.method,
         target: &path,
         headers: &ask.headers,
+        lines: None,
         upgrade: false,
         first_byte: None,
         idle: None,
     };
     let sending = connections.send(&target, outgoing, ask.body);
     assert!(size_of_val(&sending) <= 2048, "{}", size_of_val(&sending));
-    assert!(size_of::<UpstreamBody<Sent>>() <= 160, "{}", size_of::<UpstreamBody<Sent>>());
+    assert!(size_of::<UpstreamBody<Sent>>() <= 168, "{}", size_of::<UpstreamBody<Sent>>());
 }

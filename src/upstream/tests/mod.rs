@@ -81,6 +81,7 @@ impl Ask {
             method: &self.method,
             target: &path,
             headers: &self.headers,
+            lines: None,
             upgrade: self.upgrade,
             first_byte: self.first_byte,
             idle: self.idle,

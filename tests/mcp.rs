@@ -736,6 +736,25 @@ async fn calls_that_wait_for_their_server_do_not_take_its_places() {
 }
 
 #[tokio::test]
+async fn a_server_of_the_older_era_is_not_pestered_to_be_listened_to() {
+    let (a, b) = pair().await;
+    b.speaks(Speaks::Sessions);
+    let only_a = POOL.replace("\"{b}\"", "{ address = \"{b}\", backup = true }");
+    let proxy = proxy(&only_a).with("a", &a).with("b", &b).start().await;
+    let listen = json!({ "notifications": { "toolsListChanged": true } });
+    let mut stream = modern(&proxy.client(), 7, "subscriptions/listen", listen).open().await;
+    let before = b.requests();
+    let both = POOL.replace("{a}", &a.address()).replace("{b}", &b.address());
+    assert!(proxy.edit(&both).await.accepted);
+    until("it is asked", async || (b.requests() > before).then_some(())).await;
+    // Longer than one is left in peace that could not be reached.
+    for _ in 0..16 {
+        read_until(&mut stream, ": keepalive").await;
+    }
+    assert_eq!(b.requests() - before, 1);
+}
+
+#[tokio::test]
 async fn a_server_that_never_answers_is_asked_to_listen_once() {
     let a = upstream().named("a").start().await;
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

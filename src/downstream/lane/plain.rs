@@ -37,7 +37,6 @@ pub(super) const LONGEST: usize = 16 << 10;
 
 /// What some bytes are that a client's next request begins with.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is looked at where it is made")]
 pub(super) enum Seen {
     /// A whole head that the fast lane takes.
     Plain(Head),

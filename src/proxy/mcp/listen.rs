@@ -31,8 +31,10 @@ use crate::upstream::UpstreamBody;
 
 /// How often it is looked who has come and gone.
 const LOOK: Duration = Duration::from_millis(400);
-/// An upstream that could not be attached is asked again after so long.
+/// An upstream that could not be reached is asked again after so long.
 const AGAIN: Duration = Duration::from_secs(2);
+/// And one that has answered without a stream, as older servers do, after so long.
+const NOT_A_STREAM: Duration = Duration::from_secs(15);
 
 /// What each upstream says first.
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
@@ -54,10 +56,11 @@ struct Heard {
     ended: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
 enum Step {
     Data(usize, Bytes),
     Gone(usize),
-    Attached(u64, Option<Leg>),
+    Attached(u64, Result<Leg, Duration>),
     Tick,
     Late,
 }
@@ -130,17 +133,19 @@ impl Talk {
                 Step::Gone(at) => self.lose(&mut legs, at, &mut asked, now),
                 Step::Attached(upstream, leg) => {
                     asked.retain(|(known, _)| *known != upstream);
-                    if leg.is_none() {
-                        asked.push((upstream, now + AGAIN));
+                    match leg {
+                        Ok(leg) => legs.push(leg),
+                        Err(pause) => asked.push((upstream, now + pause)),
                     }
-                    legs.extend(leg);
                 }
                 Step::Late => return Err(End::Broken(Refusal::RequestTimeout)),
                 Step::Tick => {
                     clock.set(Moment::NEVER);
                     legs.retain(|leg| !self.leaves(leg.upstream));
-                    asked.retain(|(_, until)| *until > now);
-                    for upstream in self.speakers() {
+                    let speakers = self.speakers();
+                    // Who has been away may be another one now.
+                    asked.retain(|(known, until)| *until == Moment::NEVER || *until > now && speakers.contains(known));
+                    for upstream in speakers {
                         let known = legs.iter().any(|leg| leg.upstream == upstream)
                             || asked.iter().any(|(known, _)| *known == upstream);
                         if !known {
@@ -216,14 +221,17 @@ impl Talk {
     }
 
     /// Asks one more upstream.
-    async fn attach(&self, upstream: u64) -> Option<Leg> {
-        let mut slot = self.place_at(&self.newest(), Affinity::Only(upstream), &[]).ok()?;
+    ///
+    /// **Errors**: how long it is to be left in peace.
+    async fn attach(&self, upstream: u64) -> Result<Leg, Duration> {
+        let mut slot = self.place_at(&self.newest(), Affinity::Only(upstream), &[]).map_err(|_| AGAIN)?;
         let mut headers = self.headers().clone();
         headers.remove(header::CONTENT_LENGTH);
-        let body = self.message.as_ref()?.body.clone();
-        let got = self.ask(&mut slot, &http::Method::POST, headers, body).await.ok()?;
+        let body = self.message.as_ref().ok_or(AGAIN)?.body.clone();
+        let got = self.ask(&mut slot, &http::Method::POST, headers, body).await.map_err(|_| AGAIN)?;
         let streams = got.head.status.is_success() && is_events(&got.head.headers);
-        Some(Leg::new(slot, got.rest.filter(|_| streams)?))
+        let body = got.rest.filter(|_| streams).ok_or(NOT_A_STREAM)?;
+        Ok(Leg::new(slot, body))
     }
 }
 

@@ -131,11 +131,7 @@ impl Fields {
                 touched = true;
             }
             10 => touched |= is("keep-alive"),
-            14 if is("content-length") => {
-                if self.sized.replace(number(value)?).is_some() {
-                    return None;
-                }
-            }
+            14 if is("content-length") && self.sized.replace(number(value)?).is_some() => return None,
             16 => touched |= is("proxy-connection"),
             17 if is("transfer-encoding") => {
                 if !value.eq_ignore_ascii_case(b"chunked") || std::mem::replace(&mut self.chunked, true) {

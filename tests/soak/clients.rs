@@ -23,32 +23,50 @@ use crate::support::*;
 
 /// What every client knows.
 #[derive(Clone)]
-struct World {
-    web: SocketAddr,
-    ledger: Arc<Ledger>,
+pub struct World {
+    pub web: SocketAddr,
+    /// The same with TLS, for this name and by this authority.
+    pub secure: SocketAddr,
+    pub authority: Arc<Authority>,
+    pub name: &'static str,
+    pub ledger: Arc<Ledger>,
 }
 
-/// Starts them all: about 400 requests a second together, and some 15 streams at any time.
-pub fn start(web: SocketAddr, ledger: &Arc<Ledger>) -> JoinSet<()> {
-    let world = World { web, ledger: ledger.clone() };
+impl World {
+    fn client(&self) -> Client {
+        client(self.web)
+    }
+
+    fn secure_client(&self, alpn: &[&str]) -> Client {
+        client(self.secure).tls(self.authority.client(alpn), self.name)
+    }
+}
+
+/// Starts them all: about 450 requests a second together, and some 20 streams at any time.
+pub fn start(world: World) -> JoinSet<()> {
     let mut clients = JoinSet::new();
-    for number in 0..8 {
-        clients.spawn(keeps_its_connection(world.clone(), number));
+    for number in 0..6 {
+        clients.spawn(keeps_its_connection(world.clone(), world.client(), number));
+        clients.spawn(opens_websockets(world.clone(), number));
     }
     for number in 0..3 {
-        clients.spawn(connects_anew(world.clone()));
-        clients.spawn(uploads(world.clone(), Upload::Sized, number));
-        clients.spawn(uploads(world.clone(), Upload::Chunked, number));
-        clients.spawn(uploads(world.clone(), Upload::Put, number));
-        clients.spawn(opens_websockets(world.clone(), number));
-        clients.spawn(opens_websockets(world.clone(), number + 3));
-        clients.spawn(reads_events(world.clone(), false));
-        clients.spawn(reads_events(world.clone(), true));
+        for alpn in ["http/1.1", "h2"] {
+            clients.spawn(keeps_its_connection(world.clone(), world.secure_client(&[alpn]), number));
+        }
+        for how in [Upload::Sized, Upload::Chunked, Upload::Put] {
+            clients.spawn(uploads(world.clone(), how, number));
+        }
+        clients.spawn(connects_anew(world.clone(), number == 0));
     }
-    for http2 in [false, true] {
-        clients.spawn(multiplexes(world.clone()));
-        clients.spawn(leaves(world.clone(), http2));
+    for client in [world.client(), world.client().http2(), world.secure_client(&["h2"])] {
+        for count in [10, 60] {
+            clients.spawn(reads_events(world.clone(), client.clone(), count));
+        }
+        clients.spawn(leaves(world.clone(), client));
         clients.spawn(reads_the_edition(world.clone()));
+    }
+    for _ in 0..2 {
+        clients.spawn(multiplexes(world.clone()));
     }
     clients
 }
@@ -92,8 +110,8 @@ fn assert_described(answer: &Answer, target: &str) {
     assert_eq!(answer.json()["query"].as_str(), query, "somebody else's answer");
 }
 
-async fn keeps_its_connection(world: World, number: usize) {
-    let (client, mut pace) = (client(world.web), every(65));
+async fn keeps_its_connection(world: World, client: Client, number: usize) {
+    let mut pace = every(65);
     let paths = ["/", "/bytes/3000", "/slow/20ms"];
     for path in paths.into_iter().cycle().skip(number) {
         pace.tick().await;
@@ -110,13 +128,14 @@ async fn keeps_its_connection(world: World, number: usize) {
     }
 }
 
-async fn connects_anew(world: World) {
+async fn connects_anew(world: World, secure: bool) {
     let mut pace = every(80);
     while world.ledger.goes_on() {
         pace.tick().await;
         let asked = world.ledger.ask(Kind::Safe);
         let target = asked.target("/");
-        let call = client(world.web).get(&target).header("connection", "close");
+        let client = if secure { world.secure_client(&["http/1.1"]) } else { world.client() };
+        let call = client.get(&target).header("connection", "close");
         if let Some(answer) = send(call, asked).await {
             assert_described(&answer, &target);
         }
@@ -125,7 +144,7 @@ async fn connects_anew(world: World) {
 
 /// What an edit has said is never taken back.
 async fn reads_the_edition(world: World) {
-    let (client, mut pace, mut last) = (client(world.web), every(80), 0);
+    let (client, mut pace, mut last) = (world.client(), every(80), 0);
     while world.ledger.goes_on() {
         pace.tick().await;
         let asked = world.ledger.ask(Kind::Safe);
@@ -196,7 +215,7 @@ enum Upload {
 }
 
 async fn uploads(world: World, how: Upload, number: usize) {
-    let (client, mut pace) = (client(world.web), every(200));
+    let (client, mut pace) = (world.client(), every(200));
     for turn in number.. {
         pace.tick().await;
         if !world.ledger.goes_on() {
@@ -232,19 +251,18 @@ fn pieces(body: Bytes) -> impl futures_util::Stream<Item = std::io::Result<Frame
     })
 }
 
-/// Reads streams of events, short and longer ones, to their end.
-async fn reads_events(world: World, long: bool) {
-    let (client, count) = (client(world.web), if long { 60 } else { 10 });
+/// Reads streams of events to their end.
+async fn reads_events(world: World, client: Client, count: u64) {
     while world.ledger.goes_on() {
         let asked = world.ledger.ask(Kind::Stream);
-        let mut opened =
-            match client.get(&asked.target(&format!("/sse?events={count}&interval=50ms"))).attempt_open().await {
-                Ok(opened) => opened,
-                Err(error) => {
-                    asked.broke(0, error);
-                    continue;
-                }
-            };
+        let target = asked.target(&format!("/sse?events={count}&interval=50ms"));
+        let mut opened = match client.get(&target).attempt_open().await {
+            Ok(opened) => opened,
+            Err(error) => {
+                asked.broke(0, error);
+                continue;
+            }
+        };
         let (status, mut seen) = (opened.status.as_u16(), String::new());
         let end = loop {
             match opened.next().await {
@@ -268,10 +286,9 @@ async fn reads_events(world: World, long: bool) {
 }
 
 /// Opens streams without end and goes away.
-async fn leaves(world: World, http2: bool) {
+async fn leaves(world: World, client: Client) {
     while world.ledger.goes_on() {
         let asked = world.ledger.ask(Kind::Stream);
-        let client = if http2 { client(world.web).http2() } else { client(world.web) };
         let mut opened = match client.get(&asked.target("/sse?interval=50ms")).attempt_open().await {
             Ok(opened) => opened,
             Err(error) => {

@@ -36,7 +36,6 @@ pub struct Faults<'a> {
     pub proxy: &'a Proxy,
     pub pid: u32,
     pub ledger: &'a Ledger,
-    pub a: &'a Upstream,
     pub b: &'a Upstream,
     pub drained: Upstream,
     pub killed: Upstream,

@@ -11,6 +11,8 @@
 //! clients sent and saw, what the log says, what the metrics page counts and what the upstreams that were never killed have seen. A kill
 //! explains the end of a stream and of an upload at the killed upstream at that moment, and nothing else; drains and edits explain nothing.
 
+#![allow(unreachable_pub)] // Modules of one program.
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -37,6 +39,9 @@ fn text(number: u64, with_b: bool) -> String {
         access_log = {{ target = "access.log", format = "json" }}
         [listener.web]
         bind = "127.0.0.1:0"
+        [listener.secure]
+        bind = "127.0.0.1:0"
+        tls = {{ certificate = "soak.pem", key = "soak.key" }}
         [pool.app]
         upstreams = [{{ address = "{{a}}", weight = {weight} }}, "{{killed}}", "{{drained}}"{b}]
         health = {{ path = "/health", interval = "200ms", timeout = "5s", rise = 1, fall = 2 }}
@@ -61,14 +66,17 @@ async fn every_request_is_answered_logged_and_counted_once_whatever_happens() {
     let (place, _holds) = faults::held_port();
     let killed = upstream().named("killed").on(place).start().await;
     let proxy = proxy(&text(0, true)).with("a", &a).with("b", &b).with("killed", &killed).with("drained", &drained);
-    let mut proxy = proxy.spawn().await;
+    let (authority, name) = (Authority::new(), "soak.test");
+    let pair = authority.signs(name);
+    let mut proxy = proxy.file("soak.pem", &pair.certificate).file("soak.key", &pair.key).spawn().await;
     proxy.settled().await;
-    let web = proxy.address_of("web").await;
+    let (web, secure) = (proxy.address_of("web").await, proxy.address_of("secure").await);
     let mut meter = measure::Meter::of(proxy.pid());
     let before = meter.now();
 
     let ledger = Arc::new(Ledger::default());
-    let mut clients = clients::start(web, &ledger);
+    let mut clients =
+        clients::start(clients::World { web, secure, authority: Arc::new(authority), name, ledger: ledger.clone() });
     let began = Instant::now();
     let ends = ledger.clone();
     let timer = async move {
@@ -79,7 +87,6 @@ async fn every_request_is_answered_logged_and_counted_once_whatever_happens() {
         proxy: &proxy,
         pid: meter.pid(),
         ledger: &ledger,
-        a: &a,
         b: &b,
         drained,
         killed,

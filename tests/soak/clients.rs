@@ -59,7 +59,7 @@ pub fn start(world: World) -> JoinSet<()> {
         clients.spawn(connects_anew(world.clone(), number == 0));
     }
     for client in [world.client(), world.client().http2(), world.secure_client(&["h2"])] {
-        for count in [10, 60] {
+        for count in [10, 40] {
             clients.spawn(reads_events(world.clone(), client.clone(), count));
         }
         clients.spawn(leaves(world.clone(), client));

@@ -104,12 +104,13 @@ async fn every_request_is_answered_logged_and_counted_once_whatever_happens() {
 
     let Faults { drained, killed, done, .. } = faults;
     let records = ledger.take();
-    accounts::settle(&proxy, &records, &done, &accounts::Upstreams { a: &a, drained: &drained, killed: &killed }).await;
     println!(
         "{} requests in {traffic:.1?}, {:.0} a second; {done}",
         records.len(),
         records.len() as f64 / traffic.as_secs_f64()
     );
+    meter.tell();
+    accounts::settle(&proxy, &records, &done, &accounts::Upstreams { a: &a, drained: &drained, killed: &killed }).await;
     meter.assert_flat();
     for mut upstream in [a, b, drained, killed] {
         upstream.kill().await;

@@ -65,13 +65,17 @@ impl Meter {
         values[values.len() / 2]
     }
 
-    /// The end takes no more than the middle did.
-    pub fn assert_flat(&self) {
+    /// Prints how it went.
+    pub fn tell(&self) {
         let tenths = |of: fn(&Reading) -> u64| {
             (0..10).map(|tenth| self.median(tenth * 10..tenth * 10 + 10, of)).collect::<Vec<_>>()
         };
         println!("resident, KiB, by tenths of the time: {:?}", tenths(|reading| reading.resident));
         println!("descriptors: {:?}", tenths(|reading| reading.descriptors));
+    }
+
+    /// The end takes no more than the middle did.
+    pub fn assert_flat(&self) {
         let both = |of: fn(&Reading) -> u64| (self.median(40..60, of), self.median(80..100, of));
         let (middle, end) = both(|reading| reading.resident);
         assert!(end < middle + 4096, "resident memory grew from {middle} to {end} KiB");

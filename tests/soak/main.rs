@@ -18,6 +18,7 @@ mod support;
 
 mod accounts;
 mod clients;
+mod early;
 mod faults;
 mod ledger;
 mod measure;

@@ -117,7 +117,9 @@ fn judge(record: &Record, line: &Line, done: &Done, killed: &str) -> Result<(), 
     if outcome.status() != line.status {
         return Err("the log has another status");
     }
-    let struck = line.upstream.as_deref() == Some(killed) && heard_after(record, *ended, done).is_some();
+    // Who leaves just ahead of a kill may be overtaken by it.
+    let ended = if matches!(outcome, Outcome::Left(_)) { *ended + AFTER_A_KILL } else { *ended };
+    let struck = line.upstream.as_deref() == Some(killed) && heard_after(record, ended, done).is_some();
     match outcome {
         Outcome::Whole(101 | 200) if line.refusal.is_none() => Ok(()),
         Outcome::Whole(101 | 200) => Err("whole, but not in the log"),

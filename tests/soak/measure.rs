@@ -75,10 +75,13 @@ impl Meter {
     }
 
     /// The end takes no more than the middle did.
+    ///
+    /// In ten minutes (178,000 requests, debug build) the tenths of the time differed by 0.3 MiB from the second one on, in twenty seconds by
+    /// 0.5 MiB; descriptors by 10, as connections come and go. Of 71,000 requests between middle and end, 2 MiB are 30 bytes each.
     pub fn assert_flat(&self) {
         let both = |of: fn(&Reading) -> u64| (self.median(40..60, of), self.median(80..100, of));
         let (middle, end) = both(|reading| reading.resident);
-        assert!(end < middle + 4096, "resident memory grew from {middle} to {end} KiB");
+        assert!(end < middle + 2048, "resident memory grew from {middle} to {end} KiB");
         let (middle, end) = both(|reading| reading.descriptors);
         assert!(end <= middle + 20, "descriptors grew from {middle} to {end}");
     }

@@ -93,7 +93,10 @@ pub(super) fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
         headers.insert(header::WWW_AUTHENTICATE, *challenge);
     }
     access::dress(&life, headers);
-    if row.close && life.version <= http::Version::HTTP_11 {
+    // Nobody reads the rest of a body any more, so that the connection ends behind this answer (RFC 9112 §9.6): a client that was not told
+    // would send its next request into it.
+    let unread = life.inbound.as_ref().is_some_and(|inbound| !inbound.ended());
+    if (row.close || unread) && life.version <= http::Version::HTTP_11 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let head = life.method == http::Method::HEAD;

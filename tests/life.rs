@@ -295,6 +295,35 @@ async fn a_restart_behind_a_handed_over_socket_refuses_nobody() {
 }
 
 #[tokio::test]
+async fn a_kill_behind_a_handed_over_socket_refuses_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let text = "[listener.web]\nbind = \"{web}\"\n[[route]]\nrespond = { body = \"hello\" }\n";
+    let start = async || proxy(text).with("web", &address).spawn_with(|command| hand_over(command, &listener)).await;
+    let mut running = start().await;
+    for _ in 0..3 {
+        let mut before = raw_client(address).await;
+        before.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(before.response().await.text(), "hello");
+        running.signal(Signal::KILL);
+        running.ended().await;
+        before.closed().await;
+        // Nobody is there; who comes now waits in the socket that outlives us.
+        let mut meanwhile = Vec::new();
+        for _ in 0..20 {
+            let mut client = raw_client(address).await;
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            meanwhile.push(client);
+        }
+        running = start().await;
+        for client in &mut meanwhile {
+            assert_eq!(client.response().await.text(), "hello");
+        }
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_second_process_on_the_same_port_does_not_start() {
     let text = "[listener.web]\nbind = \"{web}\"\n[[route]]\nrespond = 204\n";
     let first = proxy("[listener.web]\nbind = \"127.0.0.1:0\"\n[[route]]\nrespond = 204\n").spawn().await;

@@ -30,7 +30,7 @@ use smallvec::SmallVec;
 
 use crate::downstream::guard::HeadLimits;
 use crate::downstream::line::is_plain_target;
-use crate::types::lines::{Lines, Marks, is_in_form, split_field};
+use crate::types::lines::{Lines, Marks, is_in_form, plain_length, split_field};
 
 /// A head is no longer than this.
 pub(super) const LONGEST: usize = 16 << 10;
@@ -133,7 +133,7 @@ impl Head {
             14 if is("content-length") => {
                 touched = true;
                 once(&mut self.sized)?;
-                self.body = number(value)?;
+                self.body = plain_length(value)?;
             }
             14 if is("http2-settings") => return None,
             15 => touched |= is("x-forwarded-for"),
@@ -187,12 +187,6 @@ impl Head {
 /// Nothing where it was there before.
 fn once(seen: &mut bool) -> Option<()> {
     (!std::mem::replace(seen, true)).then_some(())
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    // 18 digits cannot overflow.
-    let plain = matches!(digits.len(), 1..=18) && digits.iter().all(u8::is_ascii_digit);
-    plain.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 impl Span {

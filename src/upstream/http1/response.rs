@@ -9,7 +9,7 @@ use httparse::{ParserConfig, Status};
 use smallvec::SmallVec;
 
 use super::decode::Length;
-use crate::types::lines::{Lines, Marks, is_field_text, is_in_form, split_field};
+use crate::types::lines::{Lines, Marks, is_field_text, is_in_form, plain_length, split_field};
 use crate::upstream::connections::HEAD_SIZE;
 use crate::upstream::error::BadResponse;
 
@@ -131,7 +131,7 @@ impl Fields {
                 touched = true;
             }
             10 => touched |= is("keep-alive"),
-            14 if is("content-length") && self.sized.replace(number(value)?).is_some() => return None,
+            14 if is("content-length") && self.sized.replace(plain_length(value)?).is_some() => return None,
             16 => touched |= is("proxy-connection"),
             17 if is("transfer-encoding") => {
                 if !value.eq_ignore_ascii_case(b"chunked") || std::mem::replace(&mut self.chunked, true) {
@@ -184,12 +184,6 @@ fn read_status(bytes: &[u8]) -> Option<(StatusCode, usize)> {
     let feed = memchr::memchr(b'\n', reason)?;
     let (b'\r', reason) = reason[..feed].split_last()? else { return None };
     is_field_text(reason).then_some((status, b"HTTP/1.1 200 ".len() + feed + 1))
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    // 18 digits cannot overflow.
-    let plain = matches!(digits.len(), 1..=18) && digits.iter().all(u8::is_ascii_digit);
-    plain.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 /// A copy of a head, and of all that was read with it where that is small.

@@ -40,6 +40,16 @@ impl ClientBody {
         Source::Empty.into()
     }
 
+    /// Whether all that is left of it has been read from the connection, so that another request can follow it even if nobody takes it.
+    pub fn is_here(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            // It does not tell.
+            Source::Hyper(body) => body.is_end_stream(),
+            Source::Lane(body) => body.is_here(),
+        }
+    }
+
     /// The body of a request whose headers are still text.
     pub(super) fn behind(mut self, lines: Lines) -> Self {
         self.lines = Some(lines);

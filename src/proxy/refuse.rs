@@ -93,9 +93,9 @@ pub(super) fn answer(mut life: Box<Life>, refused: Refused) -> Response<Body> {
         headers.insert(header::WWW_AUTHENTICATE, *challenge);
     }
     access::dress(&life, headers);
-    // Nobody reads the rest of a body any more, so that the connection ends behind this answer (RFC 9112 §9.6): a client that was not told
-    // would send its next request into it.
-    let unread = life.inbound.as_ref().is_some_and(|inbound| !inbound.ended());
+    // Nobody waits for the rest of a body any more, so that the connection ends behind this answer (RFC 9112 §9.6): a client that was not
+    // told would send its next request into it.
+    let unread = life.inbound.as_ref().is_some_and(|inbound| !inbound.ended() && !inbound.is_here());
     if (row.close || unread) && life.version <= http::Version::HTTP_11 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

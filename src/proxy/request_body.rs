@@ -129,6 +129,11 @@ impl Inbound {
         self.ended.get() || self.is_read()
     }
 
+    /// Whether the client has sent all of it, as far as its connection knows without reading on.
+    pub fn is_here(&self) -> bool {
+        self.source.borrow().is_here()
+    }
+
     /// Whether nothing is left of it that was not taken.
     fn is_read(&self) -> bool {
         self.ahead.borrow().is_empty() && self.is_exhausted()

@@ -39,6 +39,18 @@ async fn a_refusal_behind_a_whole_body_keeps_the_connection() {
     }
 }
 
+/// Nobody has taken the body, but all of it is there.
+#[tokio::test]
+async fn a_refusal_of_a_whole_body_that_nobody_took_keeps_the_connection() {
+    let proxy = proxy(TEXT).with("a", &free_address()).start().await;
+    let mut raw = raw_client(proxy.address("web")).await;
+    for _ in 0..3 {
+        raw.send("POST /app HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").await;
+        let answer = raw.response().await;
+        assert_eq!((answer.status, answer.header("connection")), (502, None));
+    }
+}
+
 #[tokio::test]
 async fn so_does_one_that_no_upstream_was_asked_for() {
     let proxy = proxy(TEXT).with("a", "127.0.0.1:1").start().await;

@@ -203,6 +203,11 @@ impl Inflow {
         if self.request == self.channel.request.get() { self.channel.left() } else { 0 }
     }
 
+    /// Whether all that is still to come has been read already.
+    pub(in crate::downstream) fn is_here(&self) -> bool {
+        self.left() <= self.channel.kept.borrow().len() as u64
+    }
+
     /// The next piece, of up to 64 KiB and never more than belongs to the body.
     pub(in crate::downstream) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let channel = &*self.channel;

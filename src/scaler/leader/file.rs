@@ -26,6 +26,14 @@ struct Held {
     generation: u64,
 }
 
+/// Given up by name, not only by closing: a process that is just being started has this file open too, until it
+/// becomes another program, and would hold the lock as long as that takes.
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 impl FileLock {
     /// A candidate of this name for the lock of this file, which is made where it is missing.
     pub fn new(path: PathBuf, identity: String) -> FileLock {
@@ -119,6 +127,18 @@ mod tests {
         one.held = None;
         assert_eq!(stand(&mut other), (true, second.clone(), 2));
         assert_eq!(stand(&mut one), (false, second, 2));
+    }
+
+    #[test]
+    fn a_lock_is_given_up_though_a_process_that_is_being_started_has_the_file_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leader");
+        let (mut one, mut other) = (FileLock::new(path.clone(), "one".into()), FileLock::new(path, "other".into()));
+        assert!(stand(&mut one).0);
+        let inherited = one.held.as_ref().unwrap().file.try_clone().unwrap();
+        futures_util::FutureExt::now_or_never(one.resign()).unwrap();
+        assert_eq!(stand(&mut other), (true, Some("other".to_owned()), 2));
+        drop(inherited);
     }
 
     #[test]

@@ -4,9 +4,11 @@ import argparse
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -104,11 +106,14 @@ class Proxy:
         upstreams = range(FIRST_PORT + 100, FIRST_PORT + 100 + ARGUMENTS.upstreams)
         setting = Setting(self.folder, self.http, self.https, list(upstreams), ARGUMENTS.workers, ARGUMENTS.routes,
                           folder / "cert.pem", folder / "key.pem")
-        files, command, self.reload_signal = PEERS[name](setting)
+        files, self.command, self.reload_signal = PEERS[name](setting)
         for file, text in files.items():
             (self.folder / file).write_text(text)
+        self.start()
+
+    def start(self):
         self.log = open(self.folder / "output", "w")
-        self.process = subprocess.Popen(pinned(0, command), stdout=self.log, stderr=self.log, cwd=self.folder)
+        self.process = subprocess.Popen(pinned(0, self.command), stdout=self.log, stderr=self.log, cwd=self.folder)
 
     @property
     def pid(self):
@@ -245,6 +250,51 @@ def compare_memory(proxies):
               flush=True)
 
 
+def opened(proxy, kind):
+    """A connection that has had its answer and is idle since."""
+    connection = socket.create_connection(("127.0.0.1", proxy.http if kind == "plain" else proxy.https))
+    if kind != "plain":
+        context = ssl._create_unverified_context()
+        context.set_alpn_protocols(["h2" if kind == "h2" else "http/1.1"])
+        connection = context.wrap_socket(connection, server_hostname="localhost")
+    if kind == "h2":
+        # The preface, SETTINGS, and GET https://localhost/ as the first stream (RFC 9113 section 3.4, RFC 7541 appendix A).
+        fields = b"\x82\x87\x84\x41\x09localhost"
+        head = len(fields).to_bytes(3, "big") + b"\x01\x05\x00\x00\x00\x01" + fields
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + head)
+    else:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    received = b""
+    while b"Hello" not in received:  # what the backend answers
+        piece = connection.recv(65536)
+        if not piece:
+            sys.exit(f"{proxy.name} has closed an idle {kind} connection")
+        received += piece
+    return connection
+
+
+def compare_idle(proxies, count=2000):
+    """As `memory`, but the connections come one after the other: no burst to the upstreams is in the figure."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    print(f"{'proxy':9} {'KiB/plain':>10} {'KiB/tls':>10} {'KiB/h2':>10}")
+    for proxy in proxies:
+        figures = []
+        for kind in ("plain", "tls", "h2"):
+            # Afresh: what other connections have left behind would be used again.
+            proxy.stop()
+            proxy.start()
+            proxy.ready()
+            held = [opened(proxy, kind) for _ in range(50)]
+            before = memory(proxy.pid)
+            held += [opened(proxy, kind) for _ in range(count)]
+            time.sleep(0.5)
+            figures.append((memory(proxy.pid) - before) / count)
+            for connection in held:
+                connection.close()
+        print(f"{proxy.name:9} " + " ".join(f"{figure:10.2f}" for figure in figures), flush=True)
+
+
 def compare_reload(proxies, reloads=5):
     print(f"{'proxy':9} {'requests':>9} {'failed':>7} {'closed':>7} {'p99 us':>7} {'max us':>8} {'peak MiB':>9} {'after MiB':>9} processes")
     for proxy in proxies:
@@ -294,14 +344,17 @@ def main():
         time.sleep(0.3)
         started = [Proxy(name, number, folder) for number, name in enumerate(names)]
         ready = [proxy for proxy in started if proxy.ready()]
-        timed = [test for test in ARGUMENTS.tests.split(",") if test not in ("memory", "reload")]
+        tests = ARGUMENTS.tests.split(",")
+        timed = [test for test in tests if test not in ("memory", "idle", "reload")]
         if timed:
             print(f"{'test':11} {'proxy':9} {'us/request':>9} {'user':>7} {'sys':>8} {'ratio':>7} {'rps':>9} {'p50 us':>7} {'p99 us':>7} {'failed':>6}")
         for test in timed:
             compare(test, ready)
-        if "memory" in ARGUMENTS.tests:
+        if "memory" in tests:
             compare_memory(ready)
-        if "reload" in ARGUMENTS.tests:
+        if "idle" in tests:
+            compare_idle(ready)
+        if "reload" in tests:
             compare_reload(ready)
     finally:
         for proxy in started:

@@ -13,12 +13,13 @@ use tokio_rustls::server::TlsStream;
 use super::application::{Application, Event};
 use super::connection::{Connection, Facts, Peer, next_id};
 use super::gate::Gate;
-use super::lane::{self, Stock};
+use super::lane;
 use super::proxy_header::{self, ProxyHeaderError, Start};
 use super::pulse::Pulse;
 use super::roster::Entry;
 use super::seats::Seat;
 use super::socket::{Link, Wire};
+use super::stock::Stock;
 use super::terms::Terms;
 use super::tls::{HandshakeError, TlsFacts, TlsTerms};
 use super::watch::{Overdue, State, Watch};
@@ -83,7 +84,7 @@ async fn speak<A: Application>(
     let pulse = connection.pulse.clone();
     if connection.is_http2() {
         let gate = Gate::new(link, pulse, None);
-        return Box::pin(http2::serve(gate, connection, app.clone(), entry, watch)).await;
+        return Box::pin(http2::serve(gate, connection, app.clone(), stock, entry, watch)).await;
     }
     let gate = if connection.terms().fast_lane {
         match lane::serve(link, &connection, app, stock, entry, &mut watch).await {
@@ -93,7 +94,7 @@ async fn speak<A: Application>(
     } else {
         Gate::new(link, pulse, Some(connection.terms().head))
     };
-    Box::pin(http1::serve(gate, connection, app.clone(), entry, watch)).await
+    Box::pin(http1::serve(gate, connection, app.clone(), stock, entry, watch)).await
 }
 
 /// A connection before its first request.

@@ -27,6 +27,7 @@ use super::objection::Objection;
 use super::pulse::Pulse;
 use super::roster::Entry;
 use super::service;
+use super::stock::Stock;
 use super::terms::Terms;
 use super::watch::{Overdue, State, Watch};
 use crate::telemetry::Closed;
@@ -36,12 +37,13 @@ pub(super) async fn serve<A: Application>(
     gate: Gate,
     connection: Rc<Connection<A::State>>,
     app: Rc<A>,
+    stock: &Rc<Stock<A>>,
     entry: &Entry,
     mut watch: Watch,
 ) -> Closed {
     let terms = connection.terms().clone();
     let pulse = connection.pulse.clone();
-    let answer = |request| service::http1(&app, &connection, request);
+    let answer = |request| service::http1(&app, &connection, stock, request);
     let hyper = builder(&terms).serve_connection(TokioIo::new(gate), service_fn(answer)).with_upgrades();
     let mut drive = Drive { hyper, pulse: pulse.clone(), terms, why: None, refused: false };
     let end = poll_fn(|cx| drive.poll(cx, entry, &mut watch)).await;

@@ -19,6 +19,7 @@ use super::gate::Gate;
 use super::pulse::Pulse;
 use super::roster::Entry;
 use super::service;
+use super::stock::Stock;
 use super::terms::Terms;
 use super::watch::{Overdue, State, Watch};
 use crate::sweep::{Deadline, Sweep};
@@ -36,6 +37,7 @@ pub(super) async fn serve<A: Application>(
     gate: Gate,
     connection: Rc<Connection<A::State>>,
     app: Rc<A>,
+    stock: &Rc<Stock<A>>,
     entry: &Entry,
     mut watch: Watch,
 ) -> Closed {
@@ -52,7 +54,7 @@ pub(super) async fn serve<A: Application>(
         let flow = Rc::new(Flow::default());
         // hyper hands the stream's future to the executor before it takes another request.
         *next.borrow_mut() = Some(flow.clone());
-        service::http2(&app, &connection, flow, request)
+        service::http2(&app, &connection, stock, flow, request)
     };
     let mut hyper = pin!(builder(&terms, streams).serve_connection(TokioIo::new(gate), service_fn(answer)));
     let mut asked = None;

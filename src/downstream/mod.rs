@@ -42,6 +42,7 @@ mod roster;
 mod seats;
 mod service;
 mod socket;
+mod stock;
 mod terms;
 mod tls;
 mod watch;

@@ -18,6 +18,7 @@ use super::application::{Application, Event};
 use super::client_body::ClientBody;
 use super::connection::Connection;
 use super::objection::Objection;
+use super::stock::Stock;
 
 /// What hyper gets for a request.
 pub(super) type Answer<B> = Result<Response<Held<B>>, Infallible>;
@@ -26,9 +27,10 @@ pub(super) type Answer<B> = Result<Response<Held<B>>, Infallible>;
 pub(super) fn http1<A: Application>(
     app: &Rc<A>,
     connection: &Rc<Connection<A::State>>,
+    stock: &Rc<Stock<A>>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Answer<A::Body>> + use<A> {
-    let (app, connection) = (app.clone(), connection.clone());
+    let (app, connection, stock) = (app.clone(), connection.clone(), stock.clone());
     let number = connection.activity.begin();
     let busy = connection.activity.enter();
     async move {
@@ -36,7 +38,7 @@ pub(super) fn http1<A: Application>(
         let upgrade = request.extensions().get::<OnUpgrade>().cloned();
         let mut response = match connection.pulse.objection(number) {
             Some(objection) => refuse(&*app, &connection, objection),
-            None => guarded(&app, &connection, request.map(ClientBody::from)).await,
+            None => stock.work(&app, &connection, request.map(ClientBody::from)).await,
         };
         let status = response.status();
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
@@ -53,23 +55,15 @@ pub(super) fn http1<A: Application>(
     }
 }
 
-/// Answers a request that came in the fast lane, which does the rest itself.
-pub(super) async fn plain<A: Application>(
-    app: Rc<A>,
-    connection: Rc<Connection<A::State>>,
-    request: Request<ClientBody>,
-) -> Response<A::Body> {
-    guarded(&app, &connection, request).await
-}
-
 /// Answers a request that came over HTTP/2.
 pub(super) fn http2<A: Application>(
     app: &Rc<A>,
     connection: &Rc<Connection<A::State>>,
+    stock: &Rc<Stock<A>>,
     flow: Rc<Flow>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Answer<A::Body>> + use<A> {
-    let (app, connection) = (app.clone(), connection.clone());
+    let (app, connection, stock) = (app.clone(), connection.clone(), stock.clone());
     connection.activity.begin();
     let busy = connection.activity.enter();
     async move {
@@ -80,7 +74,7 @@ pub(super) fn http2<A: Application>(
         } else if request.headers().len() > limits.headers {
             refuse(&*app, &connection, Objection::TooManyHeaders)
         } else {
-            guarded(&app, &connection, request.map(ClientBody::from)).await
+            stock.work(&app, &connection, request.map(ClientBody::from)).await
         };
         Ok(response.map(|body| Held::new(body, Some(flow), busy)))
     }
@@ -93,9 +87,10 @@ fn refuse<A: Application>(app: &A, connection: &Rc<Connection<A::State>>, object
     app.refuse(connection, objection)
 }
 
-async fn guarded<A: Application>(
-    app: &Rc<A>,
-    connection: &Rc<Connection<A::State>>,
+/// Asks the application, and answers for it where it panics: all requests come here.
+pub(super) async fn guarded<A: Application>(
+    app: Rc<A>,
+    connection: Rc<Connection<A::State>>,
     request: Request<ClientBody>,
 ) -> Response<A::Body> {
     // Nothing of the application's is looked at again after a panic but its own answer to it.
@@ -103,8 +98,8 @@ async fn guarded<A: Application>(
     match answer.await {
         Ok(response) => response,
         Err(panic) => {
-            panicked(&**app, &*panic);
-            refuse(&**app, connection, Objection::Panicked)
+            panicked(&*app, &*panic);
+            refuse(&*app, &connection, Objection::Panicked)
         }
     }
 }

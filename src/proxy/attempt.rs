@@ -194,6 +194,7 @@ impl Attempts<'_> {
             target: &exchange.target,
             headers: &exchange.head.headers,
             lines: exchange.lines.as_deref(),
+            answer_in_lines: exchange.answer_in_lines,
             upgrade: exchange.upgrade.is_some(),
             first_byte: self.first_byte(),
             idle: self.route.timeout.idle.unwrap_or(settings.timeout.idle),

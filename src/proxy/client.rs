@@ -181,70 +181,124 @@ pub fn is_told_in_lines(listener: &model::Listener, who: &Introduction) -> bool 
 pub fn write_lines(
     out: &mut Vec<u8>,
     lines: &Lines,
-    listener: &model::Listener,
-    who: &Introduction,
-    host: &HeaderValue,
+    told: &Told<'_>,
     random: u128,
 ) -> Result<Option<Range<usize>>, Refusal> {
-    let mut passed: SmallVec<[&[u8]; 4]> = SmallVec::new();
-    let (mut id, mut keeps_id) = (None, None);
-    // Where the host is in its one form, nothing of all this is there to be changed.
-    let whole = lines.whole().filter(|_| lines.get("host") == Some(host.as_bytes()));
-    if let Some((text, _)) = whole {
-        out.extend_from_slice(text);
+    // Where the host is in its one form, nothing is there to be changed.
+    match lines.whole().filter(|_| lines.get("host") == Some(told.host.as_bytes())) {
+        Some((text, _)) => {
+            out.extend_from_slice(text);
+            told.add(out, &[], (None, None), random)
+        }
+        None => told.edit(out, lines.iter(), random),
     }
-    for line in lines.iter().take_while(|_| whole.is_none()) {
-        // By length first: most names are none of these.
-        match line.name.len() {
-            3 if listener.via && line.is("via") => {
-                passed.push(line.value);
-                continue;
-            }
-            4 if line.is("host") => {
-                write_line(out, "host", host.as_bytes());
-                continue;
-            }
-            9 if line.is("forwarded") || line.is("x-real-ip") => continue,
-            12 if line.is("x-request-id") => {
-                let kept = || keeps(listener.request_id, Some(line.value));
-                if !*keeps_id.get_or_insert_with(kept) {
+}
+
+/// The same of a map of them, for what hyper has read.
+pub fn write_map(
+    out: &mut Vec<u8>,
+    headers: &HeaderMap,
+    told: &Told<'_>,
+    random: u128,
+) -> Result<Option<Range<usize>>, Refusal> {
+    let lines = headers.iter().map(|(name, value)| Line { name: name.as_str().as_bytes(), value: value.as_bytes() });
+    if !headers.contains_key(header::HOST) {
+        write_line(out, "host", told.host.as_bytes());
+    }
+    told.edit(out, lines, random)
+}
+
+/// What upstreams are told of a request besides what it says itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// How, and what of the rest.
+    pub listener: &'a model::Listener,
+    /// Who it is from.
+    pub who: &'a Introduction,
+    /// Whom it is for.
+    pub host: &'a HeaderValue,
+    /// The version it came in.
+    pub version: http::Version,
+}
+
+impl Told<'_> {
+    /// Writes `lines` as they go on, and what is told.
+    fn edit<'l>(
+        &self,
+        out: &mut Vec<u8>,
+        lines: impl Iterator<Item = Line<'l>>,
+        random: u128,
+    ) -> Result<Option<Range<usize>>, Refusal> {
+        let Told { listener, host, .. } = *self;
+        let mut passed: SmallVec<[&[u8]; 4]> = SmallVec::new();
+        let (mut id, mut keeps_id) = (None, None);
+        for line in lines {
+            // By length first: most names are none of these.
+            match line.name.len() {
+                3 if listener.via && line.is("via") => {
+                    passed.push(line.value);
                     continue;
                 }
-                let at = out.len() + "x-request-id: ".len();
-                id.get_or_insert(at..at + line.value.len());
-            }
-            // How the body is framed is said where it is sent.
-            14 if line.is("content-length") => {
-                if line.value.iter().all(|digit| *digit == b'0') {
-                    write_line(out, "content-length", b"0");
+                4 if line.is("host") => {
+                    write_line(out, "host", host.as_bytes());
+                    continue;
                 }
-                continue;
+                9 if line.is("forwarded") || line.is("x-real-ip") => continue,
+                12 if line.is("x-request-id") => {
+                    let kept = || keeps(listener.request_id, Some(line.value));
+                    if !*keeps_id.get_or_insert_with(kept) {
+                        continue;
+                    }
+                    let at = out.len() + "x-request-id: ".len();
+                    id.get_or_insert(at..at + line.value.len());
+                }
+                // How the body is framed is said where it is sent.
+                14 if line.is("content-length") => {
+                    if line.value.iter().all(|digit| *digit == b'0') {
+                        write_line(out, "content-length", b"0");
+                    }
+                    continue;
+                }
+                6 if line.is("expect") => continue,
+                15 if line.is("x-forwarded-for") => continue,
+                16 if line.is("x-forwarded-host") || line.is("x-forwarded-port") => continue,
+                17 if line.is("x-forwarded-proto") => continue,
+                _ if line.is_hop() || !listener.underscores && line.name.contains(&b'_') => continue,
+                _ => {}
             }
-            15 if line.is("x-forwarded-for") => continue,
-            16 if line.is("x-forwarded-host") || line.is("x-forwarded-port") => continue,
-            17 if line.is("x-forwarded-proto") => continue,
-            _ if line.is_hop() || !listener.underscores && line.name.contains(&b'_') => continue,
-            _ => {}
+            line.write(out);
         }
-        line.write(out);
+        self.add(out, &passed, (id, keeps_id), random)
     }
-    out.extend_from_slice(&who.lines);
-    write_line(out, "x-forwarded-host", host.as_bytes());
-    if listener.via {
-        not_round(passed.iter().copied())?;
-        out.extend_from_slice(b"via: ");
-        for value in passed {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
+
+    /// Writes what is told, behind lines that have been written, some of which were `Via`, or an id that was kept or not.
+    fn add(
+        &self,
+        out: &mut Vec<u8>,
+        passed: &[&[u8]],
+        (mut id, keeps_id): (Option<Range<usize>>, Option<bool>),
+        random: u128,
+    ) -> Result<Option<Range<usize>>, Refusal> {
+        let Told { listener, who, host, version } = *self;
+        out.extend_from_slice(&who.lines);
+        write_line(out, "x-forwarded-host", host.as_bytes());
+        if listener.via {
+            not_round(passed.iter().copied())?;
+            out.extend_from_slice(b"via: ");
+            for value in passed {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(own_via(version).as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b"1.1 tidegate\r\n");
+        if !keeps_id.unwrap_or_else(|| keeps(listener.request_id, None)) {
+            let at = out.len() + "x-request-id: ".len();
+            write_line(out, "x-request-id", &new_id(random));
+            id = Some(at..at + 32);
+        }
+        Ok(id)
     }
-    if !keeps_id.unwrap_or_else(|| keeps(listener.request_id, None)) {
-        let at = out.len() + "x-request-id: ".len();
-        write_line(out, "x-request-id", &new_id(random));
-        id = Some(at..at + 32);
-    }
-    Ok(id)
 }
 
 fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -259,13 +313,16 @@ const MOST_PASSES: usize = 10;
 /// **Errors**: [`Refusal::Loop`] for a request that has passed a Tidegate ten times.
 pub fn via(headers: &mut HeaderMap, received: http::Version) -> Result<(), Refusal> {
     not_round(headers.get_all(header::VIA).iter().map(HeaderValue::as_bytes))?;
-    let own = match received {
-        http::Version::HTTP_2 => HeaderValue::from_static("2 tidegate"),
-        http::Version::HTTP_10 => HeaderValue::from_static("1.0 tidegate"),
-        _ => HeaderValue::from_static("1.1 tidegate"),
-    };
-    append(headers, header::VIA, &own);
+    append(headers, header::VIA, &HeaderValue::from_static(own_via(received)));
     Ok(())
+}
+
+fn own_via(received: http::Version) -> &'static str {
+    match received {
+        http::Version::HTTP_2 => "2 tidegate",
+        http::Version::HTTP_10 => "1.0 tidegate",
+        _ => "1.1 tidegate",
+    }
 }
 
 fn not_round<'a>(via: impl Iterator<Item = &'a [u8]>) -> Result<(), Refusal> {
@@ -308,8 +365,8 @@ fn new_id(random: u128) -> [u8; 32] {
 }
 
 /// Who the client says it is: the name in `Authorization: Basic` (RFC 7617), as it says and unverified.
-pub fn user(authorization: &HeaderValue) -> Option<String> {
-    let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
+pub fn user(authorization: &[u8]) -> Option<String> {
+    let (scheme, token) = str::from_utf8(authorization).ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
@@ -349,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_user_is_who_basic_authorization_names() {
-        let user = |value: &str| user(&HeaderValue::from_str(value).unwrap());
+        let user = |value: &str| user(value.as_bytes());
         assert_eq!(user("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==").as_deref(), Some("Aladdin"));
         assert_eq!(user("basic Og").as_deref(), Some(""));
         for none in ["Bearer QWxhZGRpbg", "Basic", "Basic ***", ""] {
@@ -506,19 +563,23 @@ mod tests {
             let who = Introduction::new(peer, false, &[]);
             prop_assert!(is_told_in_lines(&listener, &who));
             let mut written = Vec::new();
-            let id = write_lines(&mut written, &lines, &listener, &who, &host, random);
+            let told = Told { listener: &listener, who: &who, host: &host, version: http::Version::HTTP_11 };
+            let id = write_lines(&mut written, &lines, &told, random);
 
             let mut map = HeaderMap::new();
             lines.read(&mut map);
             super::super::normalize::strip(&mut map, underscores).unwrap();
             map.insert(header::HOST, host.clone());
+            let mut of_headers = Vec::new();
+            let id_of_headers = write_map(&mut of_headers, &map, &told, random);
             introduce(&mut map, listener.forwarded, &who, peer, &host);
             let read = if with_via { via(&mut map, http::Version::HTTP_11) } else { Ok(()) };
             let read = read.map(|()| request_id(&mut map, policy, random, &mut BytesMut::new()).cloned());
             let Ok(id) = id else {
-                prop_assert_eq!(read.unwrap_err(), Refusal::Loop);
+                prop_assert_eq!((read.unwrap_err(), id_of_headers.unwrap_err()), (Refusal::Loop, Refusal::Loop));
                 return Ok(());
             };
+            prop_assert_eq!(id_of_headers.unwrap().map(|id| &of_headers[id]), id.clone().map(|id| &written[id]));
             prop_assert_eq!(id.map(|id| written[id].to_vec()), read.unwrap().map(|id| id.as_bytes().to_vec()));
             let mut of_map = Vec::new();
             map.iter().for_each(|(name, value)| write_line(&mut of_map, name.as_str(), value.as_bytes()));
@@ -529,6 +590,7 @@ mod tests {
                 lines
             };
             prop_assert_eq!(sorted(&written), sorted(&of_map));
+            prop_assert_eq!(sorted(&of_headers), sorted(&of_map));
         }
     }
 

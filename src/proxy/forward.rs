@@ -6,10 +6,11 @@ use bytes::BytesMut;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as _;
 
 use super::body::{Body, Content};
+use super::client::Told;
 use super::facts::Facts;
 use super::life::Life;
 use super::mcp::{self, Errand};
@@ -71,7 +72,8 @@ async fn forward(
     let listener = &view.listeners[life.connection.listener()].settings;
     let uri = std::mem::take(&mut parts.uri);
     let introduction = life.connection.state.introduction(&life.connection);
-    if view.table.asks_headers() || !client::is_told_in_lines(listener, introduction) {
+    let in_lines = client::is_told_in_lines(listener, introduction);
+    if view.table.asks_headers() || !in_lines {
         read_lines(&mut lines, &mut parts);
     }
     let normal = match &lines {
@@ -112,11 +114,14 @@ async fn forward(
 
     let asked = Asked { normal: &normal, found: &found };
     let Some(pool) = pool else { return respond::own(life, route, &parts, asked).map(Way::Answered) };
+    let sized = body.size_hint().exact().is_some();
     life.inbound = inbound(life, route, &view.pools[pool], listener, body)?; // 413
     let demand = wait::is_demand(&view.pools[pool].settings, &parts.headers, normal.matching());
-    let exchange = match lines {
-        Some(lines) => prepare_lines(life, route, listener, parts, &lines, asked)?,
-        None => prepare(life, route, listener, parts, asked)?,
+    let in_lines = in_lines && route.takes_lines && sized && normal.upgrade.is_none() && !normal.trailers;
+    let exchange = if lines.is_some() || in_lines && parts.method != Method::CONNECT {
+        prepare_lines(life, route, listener, parts, lines.as_ref(), asked)?
+    } else {
+        prepare(life, route, listener, parts, asked)?
     };
     let mut exchange = Exchange { demand, counts: demand, ..exchange };
     let settings = &view.pools[pool].settings;
@@ -283,8 +288,8 @@ fn prepare(
         client::via(headers, life.version)?; // 508
     }
     let id = client::request_id(headers, listener.request_id, random, &mut life.worker.scratch.borrow_mut());
-    if let Some(facts) = &mut life.facts {
-        facts.request_id = id.cloned();
+    if let Some(said) = &mut life.said {
+        said.set_id(|| id.cloned());
     }
     let target = target(life, route, &parts.headers, asked)?;
     if !route.request_headers.is_empty() {
@@ -294,24 +299,30 @@ fn prepare(
     Ok(Exchange::new(parts, target, upgrade))
 }
 
-/// The same for a plain request: it is written as it goes out.
+/// The same where nobody wants to know the headers from here on: they are written as they go out, from the lines of a plain request or from
+/// the headers of another one.
 fn prepare_lines(
     life: &mut Life,
     route: &Route,
     listener: &model::Listener,
-    parts: Parts,
-    lines: &Lines,
+    mut parts: Parts,
+    lines: Option<&Lines>,
     asked: Asked<'_>,
 ) -> Result<Exchange, Refused> {
     let random = u128::from(life.worker.random()) << 64 | u128::from(life.worker.random());
-    let introduction = life.connection.state.introduction(&life.connection);
+    let who = life.connection.state.introduction(&life.connection);
+    let told = Told { listener, who, host: &asked.normal.host, version: life.version };
+    let headers = std::mem::take(&mut parts.headers);
     let mut out = Vec::with_capacity(512);
-    let id = client::write_lines(&mut out, lines, listener, introduction, &asked.normal.host, random)?; // 508
-    if let Some(facts) = &mut life.facts {
-        facts.request_id = id.and_then(|id| HeaderValue::from_bytes(&out[id]).ok());
+    let id = match lines {
+        Some(lines) => client::write_lines(&mut out, lines, &told, random)?, // 508
+        None => client::write_map(&mut out, &headers, &told, random)?,       // 508
+    };
+    if let Some(said) = &mut life.said {
+        said.set_id(|| HeaderValue::from_bytes(&out[id?]).ok());
     }
-    let target = target(life, route, &parts.headers, asked)?;
-    Ok(Exchange { lines: Some(out), ..Exchange::new(parts, target, None) })
+    let target = target(life, route, &headers, asked)?;
+    Ok(Exchange { lines: Some(out), answer_in_lines: lines.is_some(), ..Exchange::new(parts, target, None) })
 }
 
 /// Path and query as they go upstream.

@@ -7,14 +7,14 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{self, HeaderName};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{Method, StatusCode, Version};
 
 use super::access::Asker;
 use super::client::user;
 use super::pick::Slot;
 use super::request_body::Inbound;
+use super::said::Said;
 use super::tunnel::Joint;
 use super::worker::Worker;
 use super::{Connection, Refusal};
@@ -78,26 +78,14 @@ pub struct Life {
     /// Bytes that went through its tunnel to the upstream.
     pub tunnelled: u64,
     /// What only the access log wants.
-    pub facts: Option<Box<Facts>>,
-}
-
-/// What only the access log wants to know; not gathered where there is none.
-#[derive(Debug)]
-pub struct Facts {
-    target: Uri,
-    user: Option<String>,
-    host: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
-    referer: Option<HeaderValue>,
-    /// Its id, where it has one.
-    pub request_id: Option<HeaderValue>,
+    pub said: Option<Said>,
 }
 
 impl Life {
     /// A request begins.
     pub fn begin(worker: Rc<Worker>, connection: Rc<Connection>, parts: &Parts, lines: Option<&Lines>) -> Box<Self> {
         let view = worker.view();
-        let facts = view.access_log.is_some().then(|| Box::new(Facts::gather(parts, lines)));
+        let said = view.access_log.as_ref().map(|format| Said::of(parts, lines, format));
         let client = connection.client();
         view.listeners[connection.listener()].stats.at(worker.lane).in_flight.up();
         Box::new(Life {
@@ -123,7 +111,7 @@ impl Life {
             whole: None,
             sent: 0,
             ended: false,
-            facts,
+            said,
             worker,
             connection,
         })
@@ -224,21 +212,23 @@ impl Life {
     }
 
     fn log(&self, now: Moment, status: u16) {
-        let Some(facts) = &self.facts else { return };
+        let Some(said) = &self.said else { return };
         if self.route().is_some_and(|route| !route.access_log) {
             return;
         }
         let Some(format) = &self.view.access_log else { return };
         let slot = self.slot.as_ref();
+        let fields = said.fields();
+        let user = user(fields.authorization);
         let line = Line {
             at: now,
             client: Some(self.client),
             principal: self.principal().unwrap_or_default(),
-            user: facts.user.as_deref().unwrap_or_default(),
+            user: user.as_deref().unwrap_or_default(),
             method: self.method.as_str(),
-            target: facts.target.path_and_query().map_or("*", |target| target.as_str()),
+            target: said.target(),
             version: self.version,
-            host: text(&facts.host),
+            host: str::from_utf8(fields.host).unwrap_or_default(),
             scheme: self.connection.scheme(),
             status,
             received: self.received(),
@@ -252,9 +242,9 @@ impl Life {
             upstream: slot.map_or("", |slot| &*slot.member().upstream.address),
             attempts: self.attempts,
             refusal: self.broken.or(self.refusal).map_or("", |refusal| refusal.row().label),
-            request_id: text(&facts.request_id),
-            referer: bytes(&facts.referer),
-            user_agent: bytes(&facts.user_agent),
+            request_id: said.request_id(),
+            referer: fields.referer,
+            user_agent: fields.user_agent,
             tls: self.connection.tls_version(),
         };
         self.worker.log(format, &line);
@@ -274,29 +264,4 @@ impl Drop for Life {
         self.count(now, status);
         self.log(now, status);
     }
-}
-
-impl Facts {
-    fn gather(parts: &Parts, lines: Option<&Lines>) -> Self {
-        let value = |name: HeaderName| match lines {
-            Some(lines) => lines.value(name.as_str()),
-            None => parts.headers.get(name).cloned(),
-        };
-        Facts {
-            target: parts.uri.clone(),
-            user: value(header::AUTHORIZATION).and_then(|value| user(&value)),
-            host: value(header::HOST),
-            user_agent: value(header::USER_AGENT),
-            referer: value(header::REFERER),
-            request_id: None,
-        }
-    }
-}
-
-fn bytes(value: &Option<HeaderValue>) -> &[u8] {
-    value.as_ref().map_or(&[], HeaderValue::as_bytes)
-}
-
-fn text(value: &Option<HeaderValue>) -> &str {
-    value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or("")
 }

@@ -21,6 +21,7 @@ mod refusal;
 mod refuse;
 mod request_body;
 mod respond;
+mod said;
 mod site;
 mod tunnel;
 mod wait;

@@ -29,6 +29,8 @@ pub(super) struct Exchange {
     pub head: Parts,
     /// Headers that are text already, where nobody needs to know them.
     pub lines: Option<Vec<u8>>,
+    /// Whether the client's side takes the answer's headers as text.
+    pub answer_in_lines: bool,
     /// Path and query.
     pub target: PathAndQuery,
     /// What the client wants to switch to.
@@ -51,6 +53,7 @@ impl Exchange {
         Exchange {
             head,
             lines: None,
+            answer_in_lines: false,
             target,
             upgrade,
             demand: true,
@@ -66,6 +69,7 @@ impl Exchange {
         if !pool.takes_lines()
             && let Some(lines) = self.lines.take()
         {
+            self.answer_in_lines = false;
             Lines::new(lines.into(), Default::default()).read(&mut self.head.headers);
         }
     }

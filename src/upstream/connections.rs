@@ -53,8 +53,10 @@ pub struct Outgoing<'a> {
     /// the trailers that it names through to an HTTP/1.1 upstream.
     pub headers: &'a HeaderMap,
     /// More headers, as text that is made already: `name: value` and CR LF each, no framing but `content-length: 0` and no hop-by-hop ones
-    /// among them. The answer's headers then stay text too where its head is plain: see [`UpstreamBody::take_lines`]. For HTTP/1.1 alone.
+    /// among them. For HTTP/1.1 alone.
     pub lines: Option<&'a [u8]>,
+    /// Whether the answer's headers may stay text too where its head is plain: see [`UpstreamBody::take_lines`]. For HTTP/1.1 alone.
+    pub answer_in_lines: bool,
     /// Whether it asks for an upgrade: only then a 101 is an answer.
     pub upgrade: bool,
     /// From the whole request sent to the answer's head; also how long the upstream may take nothing of the request's body.

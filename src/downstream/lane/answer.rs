@@ -13,13 +13,13 @@ use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
 use super::channel::Channel;
-use super::job::Stock;
 use crate::downstream::application::Application;
+use crate::downstream::stock::Stock;
 use crate::types::{Line, Lines as FieldLines, Moment};
 
 /// How long a body says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Size {
+pub(in crate::downstream) enum Size {
     /// There is none.
     None,
     Known(u64),
@@ -260,7 +260,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 /// The time of the day for `date`, as text that is made once a second.
 #[derive(Debug)]
-pub(super) struct Date {
+pub(in crate::downstream) struct Date {
     looked: Moment,
     second: u64,
     text: [u8; Date::LENGTH],

@@ -15,7 +15,6 @@
 
 mod answer;
 mod channel;
-mod job;
 mod plain;
 #[cfg(test)]
 mod same;
@@ -28,9 +27,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+pub(super) use self::answer::{Date, Size};
 use self::channel::Channel;
 pub(super) use self::channel::Inflow;
-pub(super) use self::job::Stock;
 use self::session::{End, Session};
 use super::application::Application;
 use super::connection::Connection;
@@ -40,6 +39,7 @@ use super::pulse::Pulse;
 use super::roster::Entry;
 use super::service;
 use super::socket::Link;
+use super::stock::Stock;
 use super::terms::Terms;
 use super::watch::{Overdue, State, Watch};
 use crate::telemetry::Closed;

@@ -11,12 +11,12 @@ use http::{HeaderMap, Method, Request, Uri};
 
 use super::answer::{Asked, Framing, Out, write_head};
 use super::channel::Channel;
-use super::job::{Job, Piece, Stock};
 use super::plain::{self, Head, Seen};
 use crate::downstream::activity::Busy;
 use crate::downstream::application::Application;
 use crate::downstream::client_body::ClientBody;
 use crate::downstream::connection::Connection;
+use crate::downstream::stock::{Job, Piece, Stock};
 use crate::sweep::Sweep;
 
 /// One connection's requests, as long as they are plain.

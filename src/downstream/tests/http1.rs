@@ -1,6 +1,6 @@
 use super::*;
 use crate::downstream::attend::{Arrival, attend};
-use crate::downstream::lane::Stock;
+use crate::downstream::stock::Stock;
 use crate::socket::Socket;
 
 const CLOSE: &str = "connection: close\r\n\r\n";

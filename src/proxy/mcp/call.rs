@@ -64,6 +64,7 @@ impl Talk {
             target: &self.errand.exchange.target,
             headers: &headers,
             lines: None,
+            answer_in_lines: false,
             upgrade: false,
             first_byte: idle,
             idle,

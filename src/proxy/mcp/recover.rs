@@ -197,6 +197,7 @@ impl Talk {
                 target: &target,
                 headers: &headers,
                 lines: None,
+                answer_in_lines: false,
                 upgrade: false,
                 first_byte: patience,
                 idle: patience,

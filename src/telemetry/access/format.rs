@@ -11,6 +11,7 @@ use super::line::{Fact, Line, Variable, version};
 pub struct Format {
     pieces: Vec<Piece>,
     json: bool,
+    names_id: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Format {
     /// **Errors**: say what was expected, and the most similar variable where one is unknown.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         match text {
-            "combined" => return Ok(Format { pieces: template(COMBINED)?, json: false }),
+            "combined" => return Ok(Format::new(template(COMBINED)?, false)),
             "json" => return Ok(Self::json()),
             _ => {}
         }
@@ -71,7 +72,12 @@ impl Format {
         if pieces.iter().all(|piece| matches!(piece, Piece::Text(_))) {
             return Err(FormatError::NoFormat);
         }
-        Ok(Format { pieces, json: false })
+        Ok(Format::new(pieces, false))
+    }
+
+    fn new(pieces: Vec<Piece>, json: bool) -> Self {
+        let names_id = pieces.contains(&Piece::Fact(Variable::RequestId));
+        Format { pieces, json, names_id }
     }
 
     fn json() -> Self {
@@ -81,12 +87,17 @@ impl Format {
             pieces.push(Piece::Fact(variable));
         }
         pieces.push(Piece::Text("}".to_owned()));
-        Format { pieces, json: true }
+        Format::new(pieces, true)
     }
 
     /// The names of all variables.
     pub fn variables() -> impl Iterator<Item = &'static str> {
         Variable::ALL.iter().map(|(_, name)| *name)
+    }
+
+    /// Whether the request's id is written.
+    pub fn names_request_id(&self) -> bool {
+        self.names_id
     }
 
     /// Writes a line with its end.

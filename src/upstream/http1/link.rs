@@ -218,7 +218,7 @@ impl<B: RequestBody> Inner<B> {
 
     /// Reads heads from the block until one is the answer's; what is behind it is kept, or all of it where there is none.
     fn read_heads(&mut self, block: &mut BytesMut, outgoing: &Outgoing<'_>) -> Result<Option<Head>, BadResponse> {
-        if outgoing.lines.is_some()
+        if outgoing.answer_in_lines
             && let Some(plain) = read_plain(block)
         {
             return Ok(Some(self.take_plain(plain, block, outgoing.method)));

@@ -385,6 +385,7 @@ fn a_request_under_way_is_small() {
         target: &path,
         headers: &ask.headers,
         lines: None,
+        answer_in_lines: false,
         upgrade: false,
         first_byte: None,
         idle: None,

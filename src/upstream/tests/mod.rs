@@ -82,6 +82,7 @@ impl Ask {
             target: &path,
             headers: &self.headers,
             lines: None,
+            answer_in_lines: false,
             upgrade: self.upgrade,
             first_byte: self.first_byte,
             idle: self.idle,

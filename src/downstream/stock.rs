@@ -2,7 +2,8 @@
 //! finds it there.
 //!
 //! The answer's future is large. It does not lie in the connection's task, so that an idle connection has no room for one, and its
-//! room is not allocated for each request. Its type has no name, so it is used through [`Job`], at the price of an indirect call.
+//! room is not allocated for each request. Nor does it pass through hyper, which moves the future of an HTTP/2 stream six times: 80 KB
+//! copied for each request (measured). Its type has no name, so it is used through [`Job`], at the price of an indirect call.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -16,11 +17,11 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::answer::{Date, Size};
-use crate::downstream::application::Application;
-use crate::downstream::client_body::ClientBody;
-use crate::downstream::connection::Connection;
-use crate::downstream::service;
+use super::application::Application;
+use super::client_body::ClientBody;
+use super::connection::Connection;
+use super::lane::{Date, Size};
+use super::service;
 use crate::types::Lines;
 
 /// Room for one request's work.
@@ -28,7 +29,10 @@ pub(super) trait Job<A: Application> {
     /// Begins with a request.
     fn begin(self: Pin<&mut Self>, app: Rc<A>, connection: Rc<Connection<A::State>>, request: Request<ClientBody>);
 
-    /// The answer's head, with its lines where they are still text, and how long its body is; asked until it is there.
+    /// The whole answer, whose body is the caller's affair; asked until it is there.
+    fn poll_response(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<A::Body>>;
+
+    /// Or its head, with its lines where they are still text, and how long its body is, which stays here.
     fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Parts, Option<Lines>, Size)>;
 
     /// The next piece of the answer's body.
@@ -79,6 +83,11 @@ where
         room.state.set(State::Answering { future: (room.make)(app, connection, request) });
     }
 
+    fn poll_response(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<A::Body>> {
+        let StateNow::Answering { future } = self.project().state.project() else { return Poll::Pending };
+        future.poll(cx)
+    }
+
     fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Parts, Option<Lines>, Size)> {
         let mut state = self.project().state;
         let StateNow::Answering { future } = state.as_mut().project() else { return Poll::Pending };
@@ -120,8 +129,39 @@ where
     Box::pin(Room { make, state: State::Empty })
 }
 
+/// A request's work for whoever awaits the whole answer. Its room is free again as soon as the answer is there, or nobody waits any more.
+pub(super) struct Work<A: Application> {
+    stock: Rc<Stock<A>>,
+    job: Option<AnyJob<A>>,
+}
+
+impl<A: Application> Work<A> {
+    fn end(&mut self) {
+        if let Some(job) = self.job.take() {
+            self.stock.put_job(job);
+        }
+    }
+}
+
+impl<A: Application> Future for Work<A> {
+    type Output = Response<A::Body>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<A::Body>> {
+        let Some(job) = &mut self.job else { return Poll::Pending };
+        let response = ready!(job.as_mut().poll_response(cx));
+        self.end();
+        Poll::Ready(response)
+    }
+}
+
+impl<A: Application> Drop for Work<A> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// What the connections of one door leave for each other.
-pub(in crate::downstream) struct Stock<A: Application> {
+pub(super) struct Stock<A: Application> {
     jobs: RefCell<Vec<AnyJob<A>>>,
     texts: RefCell<Vec<Vec<u8>>>,
     headers: RefCell<Vec<HeaderMap>>,
@@ -141,7 +181,7 @@ impl<A: Application> Stock<A> {
     const LARGEST_TEXT: usize = 64 << 10;
     const LARGEST_HEADERS: usize = 64;
 
-    pub(in crate::downstream) fn new() -> Rc<Self> {
+    pub(super) fn new() -> Rc<Self> {
         Rc::new(Stock {
             jobs: RefCell::default(),
             texts: RefCell::default(),
@@ -153,7 +193,19 @@ impl<A: Application> Stock<A> {
 
     pub(super) fn job(&self) -> AnyJob<A> {
         let job = self.jobs.borrow_mut().pop();
-        job.unwrap_or_else(|| room(service::plain::<A>))
+        job.unwrap_or_else(|| room(service::guarded::<A>))
+    }
+
+    /// Begins with a request.
+    pub(super) fn work(
+        self: &Rc<Self>,
+        app: &Rc<A>,
+        connection: &Rc<Connection<A::State>>,
+        request: Request<ClientBody>,
+    ) -> Work<A> {
+        let mut job = self.job();
+        job.as_mut().begin(app.clone(), connection.clone(), request);
+        Work { stock: self.clone(), job: Some(job) }
     }
 
     /// Takes room back.

@@ -269,6 +269,12 @@ async fn each_time_that_runs_out_has_its_own_answer() {
     let mut stalled = client.get("/stalls").open().await;
     assert_eq!(stalled.text().await, "half");
     assert!(stalled.next().await.expect("more, or an error").is_err(), "the rest does not come");
+    let upstream = format!("pool=\"stalls\",upstream=\"{}\"", stalls.address());
+    until("it is counted as what it is", async || {
+        let counted = proxy.metric(&format!("tidegate_upstream_faults_total{{{upstream},fault=\"stalled\"}}")).await;
+        counted.filter(|count| *count == 1.0)
+    })
+    .await;
 }
 
 #[tokio::test]

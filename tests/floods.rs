@@ -151,6 +151,7 @@ async fn assert_harmless(floods: Vec<Flood>) {
     for _ in 0..50 {
         assert_eq!(other.get("/").await.status, 200);
     }
+    let mut ended = [("flood", 0.0), ("protocol", 0.0)];
     for flood in floods {
         let (before, logged) = (resident(pid), proxy.log().len());
         let mut attacker = http2_client(web).await;
@@ -178,6 +179,14 @@ async fn assert_harmless(floods: Vec<Flood>) {
         assert!(grown < MOST_KIB, "{}: {grown} KiB more", flood.name);
         drop(runs);
         drop(attacker);
+        if let Some(GoAway(code)) = end {
+            ended[usize::from(code != ENHANCE_YOUR_CALM)].1 += 1.0;
+        }
+        for (reason, count) in ended {
+            let metric = format!("tidegate_listener_connections_closed_total{{listener=\"web\",reason=\"{reason}\"}}");
+            until("it is counted by its reason", async || proxy.metric(&metric).await.filter(|now| *now == count))
+                .await;
+        }
         assert_eq!(other.get("/").await.status, 200, "{}", flood.name);
         until("nothing of it is left", async || {
             proxy.upstream("app", &a.address()).await.filter(|upstream| upstream.in_flight == 0)
@@ -476,7 +485,7 @@ async fn a_connection_that_floods_is_counted_by_why_it_ended() {
     assert_eq!(flood.runs_against(&mut attacker).await, Some(GoAway(PROTOCOL_ERROR)));
     drop(attacker);
     until("it is counted", async || {
-        let closed = "tidegate_listener_connections_closed_total{listener=\"web\",reason=\"error\"}";
+        let closed = "tidegate_listener_connections_closed_total{listener=\"web\",reason=\"protocol\"}";
         proxy.metric(closed).await.filter(|count| *count == 1.0)
     })
     .await;

@@ -1125,6 +1125,9 @@ async fn metrics_count_what_clients_counted() {
         (format!("tidegate_upstream_requests_total{{{upstream},class=\"5xx\"}}"), 4.0),
         (format!("tidegate_upstream_requests_in_flight{{{upstream}}}"), 1.0),
         (format!("tidegate_upstream_sent_bytes_total{{{upstream}}}"), 1000.0),
+        // The event stream has the one that all requests before it went through.
+        (format!("tidegate_upstream_connections_open{{{upstream}}}"), 1.0),
+        (format!("tidegate_upstream_connections_idle{{{upstream}}}"), 0.0),
         ("tidegate_refusals_total{reason=\"no_route\"}".to_owned(), 2.0),
         ("tidegate_refusals_total{reason=\"client_closed\"}".to_owned(), 0.0),
     ];

@@ -11,7 +11,7 @@ use crate::config::{Config, model};
 use crate::downstream::{self, Bound, Inherited, Pair, Seats, Socket, SocketFile, Terms, TlsSettings, TlsTerms};
 use crate::limit::ConnectionLimiter;
 use crate::snapshot::Listener;
-use crate::telemetry::Registry;
+use crate::telemetry::{Outcome, Registry};
 use crate::types::Bind;
 
 /// All listeners that there are or have been since the start.
@@ -120,7 +120,12 @@ impl Listeners {
             match (config.listener.get(&known.name), &known.tables) {
                 (Some(settings), before) => match derive(number, &known.name, settings, before.as_deref(), registry) {
                     Ok(listener) => tables.push(Arc::new(listener)),
-                    Err(found) => problems.extend(found),
+                    Err(found) => {
+                        if settings.tls.is_some() && before.is_some() {
+                            registry.control.certificates.up(Outcome::Failed);
+                        }
+                        problems.extend(found);
+                    }
                 },
                 (None, Some(last)) => tables.push(last.clone()),
                 // Named only by a configuration that was refused: nobody has ever connected to it.
@@ -188,10 +193,16 @@ impl Listeners {
     }
 
     /// Puts it in use; the steps are for the workers.
-    pub(super) fn commit(&mut self, prepared: Prepared, tables: &[Arc<Listener>]) -> Vec<Step> {
+    pub(super) fn commit(&mut self, prepared: Prepared, tables: &[Arc<Listener>], registry: &Registry) -> Vec<Step> {
         for (known, tables) in self.known.iter_mut().zip(tables) {
             if *tables.name == known.name {
-                known.tables = Some(tables.clone());
+                let before = known.tables.replace(tables.clone());
+                let shown =
+                    |tables: &Listener| tables.terms.tls.as_ref().map(|tls| tls.certificates().shown().to_vec());
+                let before = before.as_deref().and_then(shown);
+                if before.is_some() && before != shown(tables) {
+                    registry.control.certificates.up(Outcome::Ok);
+                }
             }
         }
         let mut steps = Vec::new();

@@ -16,7 +16,7 @@ use crate::config::model;
 use crate::health::{BreakerPolicy, Change, Crowd, EjectPolicy, Policy, Standing, State, Thresholds, Trip, Use, fit};
 use crate::mcp::limits::Limit;
 use crate::snapshot::{Member, Pool, PoolKept, Replica, Upstream};
-use crate::telemetry::{Outcome, Registry};
+use crate::telemetry::{Outcome, Registry, UpstreamStats};
 use crate::types::{Address, Moment};
 use crate::upstream::{Place, Resolved, Settings, Target};
 
@@ -227,7 +227,7 @@ impl PoolState {
         for wanted in wanted {
             let name = wanted.place.to_string();
             let target = match Target::new(&self.name, &name, wanted.place.clone(), &wanted.host, &self.far) {
-                Ok(target) => Arc::new(target),
+                Ok(target) => target,
                 Err(error) => {
                     tracing::error!(pool = %self.name, upstream = %name, %error, "this upstream cannot be used");
                     continue;
@@ -236,7 +236,9 @@ impl PoolState {
             let known = before.remove(&*name);
             let is_new = known.is_none();
             let checked_first = wanted.replica.is_some();
-            let mut member = known.unwrap_or_else(|| self.newcomer(&name, &target, checked_first, now));
+            let stats = known.as_ref().map_or_else(|| self.stats_of(&name), |member| member.upstream.stats.clone());
+            let target = Arc::new(target.counted_by(stats.clone()));
+            let mut member = known.unwrap_or_else(|| self.newcomer(&name, &target, stats, checked_first, now));
             if std::mem::take(&mut member.leaving) {
                 member.upstream.set_cut(false);
                 news.extend(news_of(&self.name, &member.upstream, member.standing.recall(now)));
@@ -291,12 +293,23 @@ impl PoolState {
         news
     }
 
-    fn newcomer(&self, name: &str, target: &Arc<Target>, checked_first: bool, now: Moment) -> MemberState {
-        let standing = if checked_first { unchecked(&self.policy, now) } else { Standing::new(&self.policy, now) };
-        let stats = match &self.settings.scaler {
+    /// Where an upstream of this name is counted.
+    fn stats_of(&self, name: &str) -> Arc<UpstreamStats> {
+        match &self.settings.scaler {
             Some(_) => self.registry.scaled_upstream(&self.name, name),
             None => self.registry.upstream(&self.name, name),
-        };
+        }
+    }
+
+    fn newcomer(
+        &self,
+        name: &str,
+        target: &Arc<Target>,
+        stats: Arc<UpstreamStats>,
+        checked_first: bool,
+        now: Moment,
+    ) -> MemberState {
+        let standing = if checked_first { unchecked(&self.policy, now) } else { Standing::new(&self.policy, now) };
         let upstream = Upstream::new(self.name.clone(), name.into(), standing.outcomes().clone(), stats);
         MemberState {
             configured: Address::Unix(std::path::PathBuf::new()),

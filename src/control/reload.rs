@@ -99,7 +99,7 @@ impl Control {
             access_log: derived.access_log,
             keys: derived.keys,
         });
-        let steps = self.listeners.commit(bound, &self.current.listeners);
+        let steps = self.listeners.commit(bound, &self.current.listeners, &self.keep.registry);
         self.take_steps(steps);
         self.start_scalers(config);
         Ok(())

@@ -225,7 +225,7 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
     control.publish(Snapshot { pools, ..(*control.current).clone() });
     registry.control.reloaded(telemetry::Outcome::Ok, control.current.generation);
     control.start_workers(workers).map_err(StartError::Machine)?;
-    let steps = control.listeners.commit(bound, &control.current.listeners);
+    let steps = control.listeners.commit(bound, &control.current.listeners, &control.keep.registry);
     control.take_steps(steps);
     control.start_scalers(&config);
     Ok((control, events, api))

@@ -22,7 +22,7 @@ use crate::types::Lines;
 /// (terms, refusals, counting) has its own words.
 pub trait Application: 'static {
     /// The body of its answers.
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static;
     /// What it keeps for each connection.
     type State: 'static;
 

@@ -58,6 +58,8 @@ pub struct Shown {
     pub names: Vec<String>,
     /// When it ends to be valid.
     pub not_after: SystemTime,
+    /// Tells it from any other.
+    leaf: CertificateDer<'static>,
 }
 
 impl Certificates {
@@ -118,9 +120,9 @@ fn key(pair: &Pair, provider: &CryptoProvider) -> Result<(Arc<CertifiedKey>, Sho
         return Err(wrong("holds no certificate in PEM form".to_owned()));
     };
     let shown = {
-        let (_, leaf) = x509_parser::parse_x509_certificate(leaf)
+        let (_, read) = x509_parser::parse_x509_certificate(leaf)
             .map_err(|cause| wrong(format!("does not begin with a readable certificate: {cause}")))?;
-        show(pair, &leaf)
+        show(pair, &read, leaf.clone())
     };
     let wrong_key = |what: String| TlsError::content("key", &pair.key_file, what);
     let secret = PrivateKeyDer::from_pem_slice(&pair.key)
@@ -134,8 +136,8 @@ fn key(pair: &Pair, provider: &CryptoProvider) -> Result<(Arc<CertifiedKey>, Sho
     Ok((Arc::new(key), shown))
 }
 
-fn show(pair: &Pair, leaf: &X509Certificate<'_>) -> Shown {
-    let alternative = leaf.subject_alternative_name().ok().flatten();
+fn show(pair: &Pair, read: &X509Certificate<'_>, leaf: CertificateDer<'static>) -> Shown {
+    let alternative = read.subject_alternative_name().ok().flatten();
     let mut names: Vec<String> = alternative
         .iter()
         .flat_map(|extension| &extension.value.general_names)
@@ -146,10 +148,10 @@ fn show(pair: &Pair, leaf: &X509Certificate<'_>) -> Shown {
         .collect();
     if names.is_empty() {
         // Old certificates have their name only there.
-        let common = leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+        let common = read.subject().iter_common_name().filter_map(|name| name.as_str().ok());
         names.extend(common.map(str::to_ascii_lowercase));
     }
-    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
+    let seconds = u64::try_from(read.validity().not_after.timestamp()).unwrap_or(0);
     let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    Shown { file: pair.certificate_file.clone(), names, not_after }
+    Shown { file: pair.certificate_file.clone(), names, not_after, leaf }
 }

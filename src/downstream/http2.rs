@@ -197,7 +197,14 @@ impl Patience {
 
 /// Why a connection ended that hyper gave up.
 fn blame(error: &hyper::Error) -> Closed {
-    let source = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    // The client's own GOAWAY, or a socket that broke.
-    if source.is_some_and(|error| error.is_io() || error.is_remote()) { Closed::Client } else { Closed::Error }
+    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else {
+        return Closed::Error;
+    };
+    match error.reason() {
+        // The client's own GOAWAY, or a socket that broke.
+        _ if error.is_io() || error.is_remote() => Closed::Client,
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => Closed::Flood,
+        Some(_) => Closed::Protocol,
+        None => Closed::Error,
+    }
 }

@@ -38,6 +38,9 @@ pub(super) trait Job<A: Application> {
     /// The next piece of the answer's body.
     fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece>;
 
+    /// The rest of the answer's body, for whoever has to wait for it: it is small, and the room is large.
+    fn take_body(self: Pin<&mut Self>) -> Option<A::Body>;
+
     /// Drops whatever there is.
     fn clear(self: Pin<&mut Self>);
 }
@@ -68,7 +71,7 @@ pin_project! {
     enum State<F, B> {
         Empty,
         Answering { #[pin] future: F },
-        Sending { #[pin] body: B },
+        Sending { body: Option<B> },
     }
 }
 
@@ -98,26 +101,40 @@ where
             (false, Some(length)) => Size::Known(length),
             (false, None) => Size::Unknown,
         };
-        state.set(State::Sending { body });
+        state.set(State::Sending { body: Some(body) });
         Poll::Ready((parts, lines, size))
     }
 
     fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece> {
-        let StateNow::Sending { mut body } = self.project().state.project() else { return Poll::Ready(Piece::End) };
-        Poll::Ready(match ready!(body.as_mut().poll_frame(cx)) {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => Piece::Data(data, body.is_end_stream()),
-                // Trailers are for clients that have asked for them, by `TE`, and those are not here.
-                Err(_) => Piece::End,
-            },
-            Some(Err(_)) => Piece::Broken,
-            None => Piece::End,
-        })
+        match self.project().state.project() {
+            StateNow::Sending { body: Some(body) } => poll_piece(body, cx),
+            _ => Poll::Ready(Piece::End),
+        }
+    }
+
+    fn take_body(self: Pin<&mut Self>) -> Option<A::Body> {
+        match self.project().state.project() {
+            StateNow::Sending { body } => body.take(),
+            _ => None,
+        }
     }
 
     fn clear(self: Pin<&mut Self>) {
         self.project().state.set(State::Empty);
     }
+}
+
+/// The next piece of a body.
+pub(super) fn poll_piece<B: Body<Data = Bytes> + Unpin>(body: &mut B, cx: &mut Context<'_>) -> Poll<Piece> {
+    Poll::Ready(match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+        Some(Ok(frame)) => match frame.into_data() {
+            Ok(data) => Piece::Data(data, body.is_end_stream()),
+            // Trailers are for clients that have asked for them, by `TE`, and those are not here.
+            Err(_) => Piece::End,
+        },
+        Some(Err(_)) => Piece::Broken,
+        None => Piece::End,
+    })
 }
 
 fn room<A, M, F>(make: M) -> AnyJob<A>

@@ -97,7 +97,7 @@ impl Body {
         let (refusal, fault) = match kind {
             BodyErrorKind::Cut => (Refusal::UpstreamClosed, Fault::Reset),
             BodyErrorKind::Malformed => (Refusal::BadResponse, Fault::Malformed),
-            BodyErrorKind::IdleTimeout => (Refusal::FirstByteTimeout, Fault::Timeout),
+            BodyErrorKind::IdleTimeout => (Refusal::FirstByteTimeout, Fault::Stalled),
             BodyErrorKind::RequestBody => {
                 let fault = life.inbound.as_ref().and_then(|inbound| inbound.fault());
                 return self.end(Some(fault.unwrap_or(Refusal::ClientClosed)));

@@ -63,7 +63,7 @@ impl Worker {
     /// The worker that counts in `lane`.
     pub fn new(lane: Lane, parts: Parts) -> Rc<Self> {
         let sweep = Sweep::new();
-        let far = Connections::new(sweep.clone());
+        let far = Connections::new(sweep.clone(), lane);
         Rc::new(Worker {
             lane,
             far,

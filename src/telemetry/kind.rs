@@ -15,6 +15,10 @@ kinds! {
         Drained = "drained",
         /// It broke, or carried what is not HTTP.
         Error = "error",
+        /// An HTTP/2 client made more work than any use of it needs: resets, empty frames, settings, heads without end.
+        Flood = "flood",
+        /// An HTTP/2 client broke the protocol's rules.
+        Protocol = "protocol",
         /// The client had too many.
         Limit = "limit",
         /// The TLS handshake failed.
@@ -43,6 +47,8 @@ kinds! {
         Malformed = "malformed",
         /// This machine had no socket, port or memory left: not the upstream's fault.
         NoSocket = "no_socket",
+        /// It said more than its answer, or something without being asked; that connection was closed, and no request is hurt.
+        Unasked = "unasked",
     }
 }
 

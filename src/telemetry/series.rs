@@ -80,7 +80,7 @@ series! {
     UpstreamRequests = COUNTER "tidegate_upstream_requests_total" ["pool", "upstream", "class"] "Answers of the upstream, by the first digit of their status.";
     UpstreamInFlight = GAUGE "tidegate_upstream_requests_in_flight" ["pool", "upstream"] "Requests in progress at the upstream.";
     UpstreamLatency = HISTOGRAM "tidegate_upstream_response_seconds" ["pool", "upstream"] "From sending a request to the headers of the upstream's answer.";
-    UpstreamFaults = COUNTER "tidegate_upstream_faults_total" ["pool", "upstream", "fault"] "Attempts that failed, by what went wrong.";
+    UpstreamFaults = COUNTER "tidegate_upstream_faults_total" ["pool", "upstream", "fault"] "What upstreams did wrong: attempts that failed, by how, and what they said unasked.";
     UpstreamConnects = COUNTER "tidegate_upstream_connections_made_total" ["pool", "upstream"] "Connections made to the upstream for requests.";
     UpstreamOpen = GAUGE "tidegate_upstream_connections_open" ["pool", "upstream"] "Connections open to the upstream, idle ones among them.";
     UpstreamIdle = GAUGE "tidegate_upstream_connections_idle" ["pool", "upstream"] "Idle connections kept to the upstream.";
@@ -139,7 +139,7 @@ series! {
     ReloadTime = GAUGE "tidegate_last_reload_success_timestamp_seconds" [] "When an edit was last taken over, in seconds since 1970.";
     Generation = GAUGE "tidegate_config_generation" [] "The number of the configuration in use; it grows with each change, also of health and names.";
     Resolves = COUNTER "tidegate_resolves_total" ["outcome"] "Resolutions of upstreams' names.";
-    Certificates = COUNTER "tidegate_certificate_reloads_total" ["outcome"] "Certificates read anew because their files changed.";
+    Certificates = COUNTER "tidegate_certificate_reloads_total" ["outcome"] "Times that a listener's certificates became others, and that they could not be used.";
     LogLines = COUNTER "tidegate_access_log_lines_total" ["outcome"] "Access log lines written, and lost because the target was full, broken or too slow.";
     Workers = GAUGE "tidegate_workers" [] "Worker threads.";
     BuildIs = GAUGE "tidegate_build_info" ["version"] "Always 1; the label says which Tidegate this is.";

@@ -381,7 +381,7 @@ pub struct ControlStats {
     pub generation: Gauge,
     /// Names resolved.
     pub resolves: by!(Outcome),
-    /// Certificates read anew after their files changed.
+    /// Times that a listener's certificates became others, and that they could not be used.
     pub certificates: by!(Outcome),
 }
 

@@ -17,6 +17,7 @@ use super::outflow::RequestBody;
 use super::target::Target;
 use crate::config::model::Protocol;
 use crate::sweep::Sweep;
+use crate::telemetry::Lane;
 use crate::types::Moment;
 
 /// The head of an answer, in bytes; more is a bad response.
@@ -27,6 +28,7 @@ pub(super) const HEAD_SIZE: usize = 64 << 10;
 /// Never leaves its thread. Needs a runtime that can `spawn_local`, and somebody who calls [`Connections::sweep`] now and then.
 pub struct Connections<B: RequestBody> {
     sweep: Rc<Sweep>,
+    lane: Lane,
     nests: RefCell<HashMap<u64, Rc<Nest<B>>, BuildHasherDefault<Given>>>,
 }
 
@@ -75,9 +77,9 @@ pub struct Answer<B: RequestBody> {
 }
 
 impl<B: RequestBody> Connections<B> {
-    /// No connections yet; deadlines are kept by `sweep`.
-    pub fn new(sweep: Rc<Sweep>) -> Rc<Self> {
-        Rc::new(Connections { sweep, nests: RefCell::default() })
+    /// No connections yet; deadlines are kept by `sweep`, and connections are counted in `lane`.
+    pub fn new(sweep: Rc<Sweep>, lane: Lane) -> Rc<Self> {
+        Rc::new(Connections { sweep, lane, nests: RefCell::default() })
     }
 
     /// Sends one request to `target` and waits for the head of its answer.
@@ -156,8 +158,8 @@ impl<B: RequestBody> Connections<B> {
         let mut nests = self.nests.borrow_mut();
         let nest = nests.entry(target.id).or_insert_with(|| {
             let lanes = match target.protocol {
-                Protocol::Http1 => Lanes::Http1(Rc::new(Shelf::new(self.sweep.clone()))),
-                Protocol::Http2 => Lanes::Http2(Bundle::new(self.sweep.clone())),
+                Protocol::Http1 => Lanes::Http1(Rc::new(Shelf::new(self.sweep.clone(), self.lane))),
+                Protocol::Http2 => Lanes::Http2(Bundle::new(self.sweep.clone(), self.lane)),
             };
             Rc::new(Nest { lanes, idle_timeout: target.idle_timeout.into() })
         });

@@ -20,12 +20,14 @@ use tokio::sync::Notify;
 
 use super::connect::connect;
 use super::connections::{HEAD_SIZE, Outgoing};
+use super::counted::Counted;
 use super::error::{self, BadResponse, SendError, SendErrorKind};
 use super::io::Watched;
 use super::outflow::{Outflow, RequestBody};
 use super::target::Target;
 use super::wire::{Flow, Wire};
 use crate::sweep::{Deadline, Sweep};
+use crate::telemetry::Lane;
 use crate::types::Moment;
 
 /// Requests at once on one connection, if the upstream allows so many; then another one is opened. More would wait for each
@@ -55,6 +57,7 @@ struct Shared<B: RequestBody> {
     idle_since: Cell<Moment>,
     /// Takes no further requests.
     retired: Cell<bool>,
+    counted: Counted,
 }
 
 impl<B: RequestBody> Shared<B> {
@@ -76,8 +79,10 @@ pub(super) struct Stream<B: RequestBody> {
 
 impl<B: RequestBody> Drop for Stream<B> {
     fn drop(&mut self) {
-        self.shared.streams.set(self.shared.streams.get() - 1);
+        let left = self.shared.streams.get() - 1;
+        self.shared.streams.set(left);
         self.shared.idle_since.set(self.sweep.now());
+        self.shared.counted.set_idle(left == 0);
     }
 }
 
@@ -88,6 +93,7 @@ pub(super) struct Bundle<B: RequestBody> {
     /// How many streams the upstream's latest connection allowed: what to expect of the next one until it says so itself.
     limit: Cell<usize>,
     sweep: Rc<Sweep>,
+    lane: Lane,
 }
 
 /// A connection that is being made; those who need one wait for it instead of each making their own.
@@ -99,8 +105,8 @@ struct Opening {
 }
 
 impl<B: RequestBody> Bundle<B> {
-    pub(super) fn new(sweep: Rc<Sweep>) -> Self {
-        Bundle { connections: RefCell::default(), opening: RefCell::default(), limit: Cell::new(STREAMS), sweep }
+    pub(super) fn new(sweep: Rc<Sweep>, lane: Lane) -> Self {
+        Bundle { connections: RefCell::default(), opening: RefCell::default(), limit: Cell::new(STREAMS), sweep, lane }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -131,6 +137,7 @@ impl<B: RequestBody> Bundle<B> {
             return None;
         }
         shared.streams.set(shared.streams.get() + 1);
+        shared.counted.set_idle(false);
         Some(Stream { shared: shared.clone(), sweep: self.sweep.clone(), wire: Wire::new(self.sweep.clone()) })
     }
 
@@ -185,6 +192,7 @@ impl<B: RequestBody> Bundle<B> {
             streams: Cell::new(0),
             idle_since: Cell::new(self.sweep.now()),
             retired: Cell::new(false),
+            counted: Counted::new(target, self.lane),
         }));
         Ok(())
     }

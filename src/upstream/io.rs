@@ -19,12 +19,15 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Whether the other side has neither closed nor said anything unasked; asks the system.
-    pub(super) fn is_silent(&self) -> bool {
+    /// What waits to be read; asks the system.
+    pub(super) fn peek(&self) -> Peek {
         match self {
-            Stream::Plain(socket) => socket.peek() == Peek::Nothing,
+            Stream::Plain(socket) => socket.peek(),
             // TLS has things of its own to say at any time.
-            Stream::Tls(stream) => stream.get_ref().0.peek() != Peek::Closed,
+            Stream::Tls(stream) => match stream.get_ref().0.peek() {
+                Peek::Closed => Peek::Closed,
+                Peek::Nothing | Peek::Bytes => Peek::Nothing,
+            },
         }
     }
 }

@@ -14,6 +14,7 @@ mod answer;
 mod body;
 mod connect;
 mod connections;
+mod counted;
 mod error;
 mod http1;
 mod http2;

@@ -11,6 +11,7 @@ use rustls_pki_types::ServerName;
 
 use super::tls::{ClientTls, TlsError};
 use crate::config::model::{Pool, Protocol};
+use crate::telemetry::UpstreamStats;
 
 /// A place a connection can be made to: an address that needs no resolving.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -87,6 +88,8 @@ pub struct Target {
     pub idle_connections: usize,
     /// How long such a connection is kept.
     pub idle_timeout: Duration,
+    /// Where connections for requests are counted, if anywhere.
+    pub stats: Option<Arc<UpstreamStats>>,
 }
 
 impl Target {
@@ -114,7 +117,13 @@ impl Target {
             tls_timeout: settings.tls_timeout,
             idle_connections: settings.idle_connections,
             idle_timeout: settings.idle_timeout,
+            stats: None,
         })
+    }
+
+    /// The same target, whose connections are counted there.
+    pub fn counted_by(self, stats: Arc<UpstreamStats>) -> Self {
+        Target { stats: Some(stats), ..self }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::downstream::activity::Busy;
 use crate::downstream::application::Application;
 use crate::downstream::client_body::ClientBody;
 use crate::downstream::connection::Connection;
-use crate::downstream::stock::{Job, Piece, Stock};
+use crate::downstream::stock::{Job, Piece, Stock, poll_piece};
 use crate::sweep::Sweep;
 
 /// One connection's requests, as long as they are plain.
@@ -32,6 +32,8 @@ pub(super) struct Session<A: Application> {
     /// What was read already has not been looked at yet.
     unseen: bool,
     job: Option<Pin<Box<dyn Job<A>>>>,
+    /// The answer's body, where it has been waited for.
+    rest: Option<Box<A::Body>>,
     /// From a request's head to its answer's last byte.
     busy: Option<Busy>,
     asked: Asked,
@@ -100,6 +102,7 @@ impl<A: Application> Session<A> {
             looks: 0,
             unseen: false,
             job: None,
+            rest: None,
             busy: None,
             asked: Asked { head: false, close: false },
             framing: Framing::None,
@@ -315,12 +318,19 @@ impl<A: Application> Session<A> {
     /// Puts into `out` what there is of the answer's body, as far as there is room.
     fn fill(&mut self, cx: &mut Context<'_>) -> Filled {
         while self.out.has_room() {
-            let Some(job) = &mut self.job else { return Filled::Ended };
-            let piece = match job.as_mut().poll_piece(cx) {
+            let polled = match (&mut self.rest, &mut self.job) {
+                (Some(rest), _) => poll_piece(&mut **rest, cx),
+                (None, Some(job)) => job.as_mut().poll_piece(cx),
+                (None, None) => return Filled::Ended,
+            };
+            let piece = match polled {
                 Poll::Ready(piece) => piece,
                 // Whatever may still come is none of what the client waits for.
                 Poll::Pending if self.framing == Framing::Length(0) => Piece::End,
-                Poll::Pending => return Filled::Waits,
+                Poll::Pending => {
+                    self.leave_room();
+                    return Filled::Waits;
+                }
             };
             let last = match piece {
                 Piece::Data(data, last) => {
@@ -351,7 +361,16 @@ impl<A: Application> Session<A> {
         if let Some(job) = self.job.take() {
             self.stock.put_job(job);
         }
+        self.rest = None;
         self.busy = None;
+    }
+
+    /// An answer that is waited for may last for hours, as streams of events do: it keeps no room for the making of one.
+    fn leave_room(&mut self) {
+        if let Some(mut job) = self.job.take() {
+            self.rest = job.as_mut().take_body().map(Box::new);
+            self.stock.put_job(job);
+        }
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -17,10 +17,12 @@ use tokio::task::AbortHandle;
 use super::decode::{Decoder, Length, Piece};
 use super::response::{Plain, read_head, read_plain};
 use super::upload::{Broke, Upload};
+use crate::socket::Peek;
 use crate::sweep::{Deadline, Sweep};
 use crate::types::Lines;
 use crate::upstream::answer::{self, Kind};
 use crate::upstream::connections::{HEAD_SIZE, Outgoing};
+use crate::upstream::counted::Counted;
 use crate::upstream::error::{self, BadResponse, SendError, SendErrorKind};
 use crate::upstream::io::Stream;
 use crate::upstream::outflow::RequestBody;
@@ -33,6 +35,7 @@ pub(in crate::upstream) struct Link<B> {
     pub(super) sender: RefCell<Option<AbortHandle>>,
     /// All of the answer has come.
     pub(super) answered: Cell<bool>,
+    pub(super) counted: Counted,
 }
 
 pub(super) struct Inner<B> {
@@ -49,6 +52,13 @@ pub(super) struct Inner<B> {
     interim: u32,
     /// Whoever waits for more of the answer.
     reader: Option<Waker>,
+}
+
+/// What an upstream does where nobody waits for anything of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Noise {
+    Closed,
+    Bytes,
 }
 
 /// Interim answers to one request; more are no answer.
@@ -104,7 +114,7 @@ pub(super) struct Head {
 }
 
 impl<B: RequestBody> Link<B> {
-    pub(super) fn new(stream: Stream) -> Rc<Self> {
+    pub(super) fn new(stream: Stream, counted: Counted) -> Rc<Self> {
         Rc::new(Link {
             inner: RefCell::new(Inner {
                 stream,
@@ -118,6 +128,7 @@ impl<B: RequestBody> Link<B> {
             }),
             sender: RefCell::default(),
             answered: Cell::new(false),
+            counted,
         })
     }
 
@@ -326,27 +337,42 @@ impl<B: RequestBody> Inner<B> {
         }
     }
 
-    /// Whether the next request may go out here, if the upstream is [quiet](Inner::is_quiet) then: all was sent, all has come, and nothing
-    /// more is there.
+    /// Whether the next request may go out here, if the upstream is [quiet](Inner::noise) then: all was sent, all has come, and nothing
+    /// [more](Inner::has_more) is there.
     pub(super) fn is_reusable(&self) -> bool {
-        self.reusable && self.upload.is_sent() && self.input.is_empty()
+        self.reusable && self.upload.is_sent() && !self.has_more()
     }
 
-    /// Whether the upstream has neither closed nor said anything unasked, as far as is known without asking the system.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        self.poll_disturbed(&mut Context::from_waker(Waker::noop())).is_pending()
+    /// Whether something has come that belongs to no answer.
+    pub(super) fn has_more(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// What the upstream has let us know unasked, as far as is known without asking the system.
+    pub(super) fn noise(&mut self) -> Option<Noise> {
+        match self.poll_noise(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(noise) => Some(noise),
+            Poll::Pending => None,
+        }
     }
 
     /// The same, and the system is asked: for what cannot be sent a second time.
-    pub(super) fn is_surely_quiet(&mut self) -> bool {
-        self.stream.is_silent() && self.is_quiet()
+    pub(super) fn sure_noise(&mut self) -> Option<Noise> {
+        match self.stream.peek() {
+            Peek::Nothing => self.noise(),
+            Peek::Bytes => Some(Noise::Bytes),
+            Peek::Closed => Some(Noise::Closed),
+        }
     }
 
     /// Ready once the upstream has closed, or says something where nobody expects it.
-    pub(super) fn poll_disturbed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_noise(&mut self, cx: &mut Context<'_>) -> Poll<Noise> {
         BLOCK.with_borrow_mut(|block| {
             block.clear();
-            poll_read(&mut self.stream, cx, block).map(drop)
+            poll_read(&mut self.stream, cx, block).map(|read| match read {
+                Ok(1..) => Noise::Bytes,
+                Ok(0) | Err(_) => Noise::Closed,
+            })
         })
     }
 

@@ -36,6 +36,7 @@ pub(super) use self::shelf::Shelf;
 use self::upload::Upload;
 use super::connect::connect;
 use super::connections::Outgoing;
+use super::counted::Counted;
 use super::error::{BadResponse, SendError, SendErrorKind};
 use super::io::Stream;
 use super::outflow::RequestBody;
@@ -64,7 +65,7 @@ pub(super) async fn send<B: RequestBody>(
         let link = match shelf.take(!outgoing.method.is_idempotent()) {
             Some(link) => link,
             // Boxed: rare and large, and a request that finds a connection shall not carry room for it along.
-            None => Link::new(Box::pin(connect(target, clock)).await?),
+            None => Link::new(Box::pin(connect(target, clock)).await?, Counted::new(target, shelf.lane)),
         };
         link.inner.borrow_mut().begin(upload);
         let failed = match link.exchange(outgoing, clock, &shelf.sweep).await {
@@ -84,18 +85,20 @@ pub(super) async fn send<B: RequestBody>(
 fn switch<B: RequestBody>(link: Rc<Link<B>>, parts: Parts) -> Result<Reply<B>, SendError> {
     let unasked = || SendError::new(SendErrorKind::BadResponse(BadResponse::UnaskedSwitch), true);
     // Nobody else holds it before its answer's head is there.
-    let inner = Rc::into_inner(link).ok_or_else(unasked)?.inner.into_inner();
+    let Link { inner, counted, .. } = Rc::into_inner(link).ok_or_else(unasked)?;
+    let inner = inner.into_inner();
     if !inner.upload.is_sent() {
         return Err(unasked());
     }
     let (stream, early) = inner.into_switched();
-    Ok(Reply::Switched(parts, Upgraded { stream, early }))
+    Ok(Reply::Switched(parts, Upgraded { stream, early, _counted: counted }))
 }
 
 /// A connection to an upstream that no longer carries HTTP: what was read behind the 101 comes first.
 pub struct Upgraded {
     stream: Stream,
     early: Bytes,
+    _counted: Counted,
 }
 
 impl fmt::Debug for Upgraded {

@@ -138,7 +138,7 @@ fn poll_rest<B: RequestBody>(
         }
         return Poll::Pending;
     }
-    if inner.poll_disturbed(cx).is_ready() {
+    if inner.poll_noise(cx).is_ready() {
         return Poll::Ready(());
     }
     while clock.poll_expired(cx).is_ready() {

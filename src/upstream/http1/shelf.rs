@@ -3,8 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::link::Link;
+use super::link::{Link, Noise};
 use crate::sweep::Sweep;
+use crate::telemetry::Lane;
 use crate::types::Moment;
 use crate::upstream::outflow::RequestBody;
 
@@ -13,11 +14,13 @@ pub(in crate::upstream) struct Shelf<B> {
     idle: RefCell<Vec<(Rc<Link<B>>, Moment)>>,
     room: Cell<usize>,
     pub(super) sweep: Rc<Sweep>,
+    /// Where its connections are counted.
+    pub(super) lane: Lane,
 }
 
 impl<B: RequestBody> Shelf<B> {
-    pub(in crate::upstream) fn new(sweep: Rc<Sweep>) -> Self {
-        Shelf { idle: RefCell::default(), room: Cell::new(0), sweep }
+    pub(in crate::upstream) fn new(sweep: Rc<Sweep>, lane: Lane) -> Self {
+        Shelf { idle: RefCell::default(), room: Cell::new(0), sweep, lane }
     }
 
     pub(in crate::upstream) fn len(&self) -> usize {
@@ -36,13 +39,24 @@ impl<B: RequestBody> Shelf<B> {
 
     /// Closes what has been idle since `until` and what the upstream has closed.
     pub(in crate::upstream) fn expire(&self, until: Moment) {
-        self.idle.borrow_mut().retain(|(link, since)| *since > until && link.inner.borrow_mut().is_quiet());
+        self.idle.borrow_mut().retain(|(link, since)| {
+            let noise = link.inner.borrow_mut().noise();
+            *since > until && is_good(link, noise)
+        });
     }
 
     /// A connection whose request and answer are both complete: it is kept for the next one if there can be one, and closed otherwise.
     pub(super) fn keep(&self, link: Rc<Link<B>>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.room.get() && link.inner.borrow().is_reusable() {
+        let (reusable, more) = {
+            let inner = link.inner.borrow();
+            (inner.is_reusable(), inner.has_more())
+        };
+        if more {
+            link.counted.strayed();
+        }
+        if reusable && idle.len() < self.room.get() {
+            link.counted.set_idle(true);
             idle.push((link, self.sweep.now()));
         }
     }
@@ -51,13 +65,22 @@ impl<B: RequestBody> Shelf<B> {
     pub(super) fn take(&self, surely: bool) -> Option<Rc<Link<B>>> {
         loop {
             let (link, _) = self.idle.borrow_mut().pop()?;
-            let good = {
+            let noise = {
                 let inner = &mut *link.inner.borrow_mut();
-                if surely { inner.is_surely_quiet() } else { inner.is_quiet() }
+                if surely { inner.sure_noise() } else { inner.noise() }
             };
-            if good {
+            if is_good(&link, noise) {
+                link.counted.set_idle(false);
                 return Some(link);
             }
         }
     }
+}
+
+/// Whether an idle connection on which this was heard can be used again.
+fn is_good<B: RequestBody>(link: &Link<B>, noise: Option<Noise>) -> bool {
+    if noise == Some(Noise::Bytes) {
+        link.counted.strayed();
+    }
+    noise.is_none()
 }

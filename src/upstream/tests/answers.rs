@@ -128,8 +128,46 @@ async fn bytes_behind_an_answer_spoil_the_connection_and_no_other_answer() {
     let side = side();
     let answer = get("/").over(&side, &target).await.unwrap();
     assert_eq!((answer.response.status().as_u16(), answer.response.headers().len()), (204, 0));
+    assert_eq!(counts(&target), [1, 0, 0, 1]);
     for _ in 0..2 {
         assert_eq!(outcome(get("/").over(&side, &target).await).await, ok());
+    }
+    assert_eq!(counts(&target), [2, 1, 1, 1]);
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_answer_before_its_request_is_nobodys() {
+    for ask in [get("/"), post("/", Sent::of("hello"))] {
+        let (speak, spoken) = (Rc::new(tokio::sync::Notify::new()), Rc::new(tokio::sync::Notify::new()));
+        let (heard, said) = (speak.clone(), spoken.clone());
+        let target = upstream(move |mut stream, number| {
+            let (heard, said) = (heard.clone(), said.clone());
+            async move {
+                head(&mut stream).await;
+                if number > 0 {
+                    until(&mut stream, "hello").await;
+                }
+                stream.write_all(OK.as_bytes()).await.unwrap();
+                if number == 0 {
+                    heard.notified().await;
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged").await;
+                    said.notify_one();
+                    let _ = stream.read_u8().await;
+                }
+            }
+        })
+        .await;
+        let side = side();
+        assert_eq!(outcome(get("/").over(&side, &target).await).await, ok());
+        assert_eq!(counts(&target), [1, 1, 1, 0]);
+        speak.notify_one();
+        spoken.notified().await;
+        let body = Sent::of("hello");
+        let ask = Ask { body, ..ask };
+        let running = ask.over(&side, &target).await;
+        assert_eq!(counts(&target), [2, 1, 0, 1], "the first connection is closed, and it is counted why");
+        assert_eq!(outcome(running).await, ok());
+        assert_eq!(counts(&target), [2, 1, 1, 1]);
     }
 }
 

@@ -182,12 +182,15 @@ async fn idle_connections_age_and_are_counted() {
     let target = answering(OK).await;
     let side = side();
     let held: Vec<_> = futures_util::future::join_all((0..5).map(|_| get("/").over(&side, &target))).await;
+    assert_eq!(counts(&target), [5, 5, 0, 0]);
     futures_util::future::join_all(held.into_iter().map(outcome)).await;
     assert_eq!(side.connections.len(), 5);
+    assert_eq!(counts(&target), [5, 5, 5, 0]);
     side.connections.sweep(side.sweep.now() + Duration::from_secs(59));
     assert_eq!(side.connections.len(), 5);
     side.connections.sweep(side.sweep.now() + Duration::from_secs(61));
     assert_eq!(side.connections.len(), 0);
+    assert_eq!(counts(&target), [5, 0, 0, 0]);
 
     outcome(get("/").over(&side, &target).await).await.unwrap();
     side.connections.retain(|id| id == target.id);
@@ -196,6 +199,7 @@ async fn idle_connections_age_and_are_counted() {
     side.connections.retain(|_| false);
     assert_eq!(outcome(running).await, ok(), "what runs goes on");
     assert_eq!(side.connections.len(), 0, "and its connection is not kept");
+    assert_eq!(counts(&target), [6, 0, 0, 0]);
 }
 
 #[tokio::test(flavor = "local")]
@@ -377,7 +381,7 @@ async fn unix_sockets_are_upstreams_too() {
 
 #[test]
 fn a_request_under_way_is_small() {
-    let connections = Connections::<Sent>::new(Sweep::new());
+    let connections = Connections::<Sent>::new(Sweep::new(), Lane::worker(0));
     let target = target(([127, 0, 0, 1], 1).into(), Pool::default());
     let (ask, path) = (get("/"), PathAndQuery::from_static("/"));
     let outgoing = Outgoing {

@@ -57,8 +57,13 @@ async fn many_requests_share_one_connection_that_is_made_once() {
         assert!(join_all(asks).await.iter().all(|outcome| *outcome == ok()));
     }
     assert_eq!((accepted.get(), side.connections.len()), (1, 1));
+    assert_eq!(counts(&target), [1, 1, 1, 0]);
+    let running = get("/a?b=c").with("te", "trailers").over(&side, &target).await;
+    assert_eq!(counts(&target), [1, 1, 0, 0]);
+    drop(running);
     side.connections.sweep(side.sweep.now() + Duration::from_secs(61));
     assert_eq!(side.connections.len(), 0);
+    assert_eq!(counts(&target), [1, 0, 0, 0]);
 }
 
 #[tokio::test(flavor = "local")]

@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::config::model::Pool;
 use crate::sweep::Sweep;
+use crate::telemetry::{Lane, Registry};
 
 /// A worker's far side, its sweep running.
 struct Side {
@@ -40,7 +41,7 @@ struct Side {
 fn side() -> Side {
     let sweep = Sweep::new();
     tokio::task::spawn_local(sweep.clone().run());
-    Side { connections: Connections::new(sweep.clone()), sweep }
+    Side { connections: Connections::new(sweep.clone(), Lane::worker(0)), sweep }
 }
 
 /// A request in the making.
@@ -192,7 +193,15 @@ fn address(target: &Target) -> SocketAddr {
 
 fn target(address: SocketAddr, pool: Pool) -> Arc<Target> {
     let settings = Settings::of(&pool, None);
-    Arc::new(Target::new("pool", &address.to_string(), Place::Tcp(address), "localhost", &settings).unwrap())
+    let target = Target::new("pool", &address.to_string(), Place::Tcp(address), "localhost", &settings).unwrap();
+    Arc::new(target.counted_by(Registry::new(1, 10, &[]).upstream("pool", "one")))
+}
+
+/// What has been counted of a target's connections: made, open, idle, those that spoke unasked.
+fn counts(target: &Target) -> [u64; 4] {
+    let lane = target.stats.as_ref().unwrap().at(Lane::worker(0));
+    let unasked = lane.faults.values().iter().sum();
+    [lane.connects.value(), lane.open.value() as u64, lane.idle.value() as u64, unasked]
 }
 
 /// The next request's head; nothing at the connection's end.

@@ -31,6 +31,8 @@ use std::task::{Context, Poll, ready};
 use self::channel::Channel;
 pub(super) use self::channel::Inflow;
 pub(super) use self::job::Stock;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::plain::law;
 use self::session::{End, Session};
 use super::application::Application;
 use super::connection::Connection;

@@ -255,7 +255,8 @@ impl Head {
         self.tunnel = line.starts_with(b"CONNECT ");
         if line.len() > limits.uri {
             let target = line.split(|byte| *byte == b' ').nth(1).map_or(0, <[u8]>::len);
-            if target > limits.uri {
+            // The second is what is not waited for where the line comes in pieces.
+            if target > limits.uri || line.len() >= limits.uri.saturating_add(Self::AROUND_TARGET) {
                 return Err(Objection::UriTooLong);
             }
         }

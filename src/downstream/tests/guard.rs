@@ -91,6 +91,12 @@ fn bounds_hold_for_heads_that_end_and_for_those_that_never_do() {
     assert_eq!(whole(&target(64)).1, Phase::Between);
     assert_eq!(refused(&target(65)), Some(Objection::UriTooLong));
     assert_eq!(refused(&"G".repeat(129)), Some(Objection::UriTooLong));
+    // A long method takes from the target's room, and where the line is cut makes no difference.
+    let method = |length: usize| format!("{} /{} HTTP/1.1\r\n\r\n", "G".repeat(length), "a".repeat(63));
+    assert_eq!(whole(&method(53)).1, Phase::Between);
+    assert_eq!(refused(&method(54)), Some(Objection::UriTooLong));
+    law(method(53).as_bytes());
+    law(method(54).as_bytes());
     let lines = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
     assert_eq!(whole(&lines(10)).1, Phase::Between);
     assert_eq!(refused(&lines(11)), Some(Objection::TooManyHeaders));

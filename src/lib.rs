@@ -14,6 +14,9 @@
 
 pub mod types;
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod judge;
+
 pub mod balance;
 
 pub mod limit;
@@ -55,3 +58,7 @@ pub mod admin;
 pub mod control;
 
 pub mod cli;
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -50,6 +50,15 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+/// What must hold for any bytes, for [`crate::fuzzing`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod laws {
+    pub(crate) use super::chunked::law as chunked;
+    pub(crate) use super::guard::law as guard;
+    pub(crate) use super::lane::law as plain;
+    pub(crate) use super::proxy_header::law as proxy_header;
+}
+
 pub use activity::{Busy, Held};
 pub use application::{Application, Event};
 pub use bind::{BindError, Bound, Socket, SocketFile, bind, rebind};

@@ -143,6 +143,62 @@ fn first<const N: usize>(body: &[u8]) -> Result<&[u8; N], ProxyHeaderError> {
     body.first_chunk().ok_or(ProxyHeaderError::Binary)
 }
 
+/// What must hold for any bytes: what is said of them is said of all that begins with them, in time, and of nothing behind a header.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn law(bytes: &[u8]) {
+    let whole = read(bytes);
+    let mut said = Ok(Start::Partial);
+    for cut in 0..=bytes.len() {
+        let now = read(&bytes[..cut]);
+        assert!(said == Ok(Start::Partial) || now == said, "{said:?}, and {now:?} of {cut}");
+        said = now;
+        if let Ok(Start::Header { length, .. }) = said {
+            assert!(length <= cut, "{said:?} of {cut}");
+        }
+        // Nobody is waited for without end.
+        assert!(said != Ok(Start::Partial) || cut < if bytes.starts_with(LINE) { MOST_LINE } else { MOST });
+    }
+    let Ok(Start::Header { length, behind }) = whole else { return };
+    assert_eq!(read(&bytes[..length]), whole, "nothing behind it");
+    assert_eq!(read(&bytes[..length - 1]), Ok(Start::Partial), "all of it");
+    // Who is told is told alike in both versions.
+    if let Some((from, to)) = behind {
+        for again in [written(from, to), written_binary(from, to)] {
+            assert_eq!(read(&again), Ok(Start::Header { length: again.len(), behind }), "{again:?}");
+        }
+    }
+}
+
+/// A line of version 1.
+#[cfg(any(test, feature = "fuzzing"))]
+fn written(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
+    format!("PROXY {family} {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port()).into_bytes()
+}
+
+/// A header of version 2.
+#[cfg(any(test, feature = "fuzzing"))]
+fn written_binary(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut body = Vec::new();
+    for ip in [from.ip(), to.ip()] {
+        match ip {
+            IpAddr::V4(ip) => body.extend(ip.octets()),
+            IpAddr::V6(ip) => body.extend(ip.octets()),
+        }
+    }
+    body.extend([from.port(), to.port()].map(u16::to_be_bytes).concat());
+    v2(0x21, if from.is_ipv4() { 0x11 } else { 0x21 }, &body)
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = BINARY.to_vec();
+    bytes.extend([command, family]);
+    bytes.extend((body.len() as u16).to_be_bytes());
+    bytes.extend(body);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,14 +206,6 @@ mod tests {
 
     fn header(length: usize, from: &str, to: &str) -> Result<Start, ProxyHeaderError> {
         Ok(Start::Header { length, behind: Some((from.parse().unwrap(), to.parse().unwrap())) })
-    }
-
-    fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
-        let mut bytes = BINARY.to_vec();
-        bytes.extend([command, family]);
-        bytes.extend((body.len() as u16).to_be_bytes());
-        bytes.extend(body);
-        bytes
     }
 
     #[test]
@@ -225,25 +273,19 @@ mod tests {
         #[test]
         fn no_bytes_make_it_fall(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..3) {
             let start: &[u8] = [b"", LINE, BINARY][kind as usize];
-            let bytes = [start, &bytes].concat();
-            if let Ok(Start::Header { length, .. }) = read(&bytes) {
-                prop_assert!(length <= bytes.len());
-            }
+            law(&[start, &bytes].concat());
         }
 
         #[test]
         fn a_part_of_a_header_is_never_taken_for_something_else(a: [u8; 4], b: [u8; 4], p: u16, q: u16, cut in 0usize..40, tail: [u8; 3]) {
             let (a, b) = (Ipv4Addr::from(a), Ipv4Addr::from(b));
-            let text = format!("PROXY TCP4 {a} {b} {p} {q}\r\n").into_bytes();
-            let mut body = [a.octets(), b.octets()].concat();
-            body.extend(p.to_be_bytes());
-            body.extend(q.to_be_bytes());
-            for mut whole in [text, v2(0x21, 0x11, &body)] {
+            let (from, to) = (SocketAddr::new(a.into(), p), SocketAddr::new(b.into(), q));
+            for mut whole in [written(from, to), written_binary(from, to)] {
                 let length = whole.len();
                 prop_assert_eq!(read(&whole[..cut.min(length - 1)]), Ok(Start::Partial));
                 whole.extend(tail);
-                let behind = Some((SocketAddr::new(a.into(), p), SocketAddr::new(b.into(), q)));
-                prop_assert_eq!(read(&whole), Ok(Start::Header { length, behind }));
+                prop_assert_eq!(read(&whole), Ok(Start::Header { length, behind: Some((from, to)) }));
+                law(&whole);
             }
         }
     }

@@ -30,6 +30,12 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+/// What must hold for any bytes, for [`crate::fuzzing`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod laws {
+    pub(crate) use super::http1::{decode_law as decode, response_law as response};
+}
+
 pub use body::{BodyError, BodyErrorKind, UpstreamBody};
 pub use connections::{Answer, Connections, Outgoing};
 pub use error::{BadResponse, SendError, SendErrorKind};

@@ -1,6 +1,7 @@
 //! What must hold for any bytes. The fuzzer's targets and the seeded loops of `fuzz_seeds.rs` are these same functions.
 //!
-//! Never here: the head guard, chunked bodies and PROXY headers, which only their own module sees; their laws are tested beside them.
+//! Never here: what reads the wire (PROXY headers, heads, chunked bodies), which only the crate itself sees. Those laws stand in their own
+//! modules, and `src/fuzzing.rs` runs them likewise.
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -30,6 +30,8 @@ use std::task::{Context, Poll, ready};
 pub(super) use self::answer::{Date, Size};
 use self::channel::Channel;
 pub(super) use self::channel::Inflow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::plain::law;
 use self::session::{End, Session};
 use super::application::Application;
 use super::connection::Connection;

@@ -200,6 +200,61 @@ impl Span {
     }
 }
 
+/// What must hold for any bytes: what is taken hyper reads alike, the guard lets it pass, and of no beginning of it anything else is
+/// believed than of the whole.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn law(bytes: &[u8]) {
+    use crate::downstream::guard;
+    use crate::judge;
+    let limits = HeadLimits { size: 64 << 10, headers: 100, uri: 16 << 10 };
+    let whole = read(bytes, limits);
+    let length = if let Seen::Plain(head) = &whole { Some(head.length) } else { None };
+    for cut in judge::cuts(bytes) {
+        match read(&bytes[..cut], limits) {
+            Seen::Other => assert_eq!(length, None, "{cut}"),
+            Seen::Partial => assert!(length.is_none_or(|length| cut < length), "{cut}"),
+            Seen::Plain(head) => assert!(length == Some(head.length) && head.length <= cut, "{cut}"),
+        }
+    }
+    let Seen::Plain(head) = whole else { return };
+    let text = |span: Span| String::from_utf8_lossy(&bytes[span.range()]).into_owned();
+    let rest = &bytes[head.length..];
+    let body = usize::try_from(head.body).ok().and_then(|body| rest.get(..body));
+    // A header map has the lines of one name together.
+    let mut headers: judge::Fields = Vec::new();
+    for (name, value) in &head.fields {
+        let (name, value) = (text(*name).to_ascii_lowercase(), bytes[value.range()].to_vec());
+        let last = headers.iter().rposition(|(other, _)| *other == name);
+        headers.insert(last.map_or(headers.len(), |last| last + 1), (name, value));
+    }
+    let asked = judge::Asked {
+        method: text(head.method),
+        target: text(head.target),
+        version: http::Version::HTTP_11,
+        headers,
+        body: body.map(|body| (body.to_vec(), Vec::new())),
+    };
+    let heard = judge::requests(bytes);
+    assert_eq!(heard.requests.first(), Some(&asked));
+    assert!(heard.closes || !head.close, "hyper closes where we do");
+    let message = &bytes[..head.length + body.map_or(rest.len(), <[u8]>::len)];
+    let (passed, guard) = guard::pass([message], limits);
+    assert_eq!((passed.as_slice(), guard.heads()), (message, 1), "{:?}", guard.phase());
+
+    let mut copy = bytes[..head.length].to_vec();
+    head.lower(&mut copy);
+    let lines = head.lines(&Bytes::from(copy));
+    let mut map = http::HeaderMap::new();
+    lines.read(&mut map);
+    assert_eq!(judge::fields(&map), asked.headers);
+    if let Some((all, _)) = lines.whole() {
+        let mut written = Vec::new();
+        lines.iter().for_each(|line| line.write(&mut written));
+        assert_eq!(written, all);
+        assert!(lines.iter().all(|line| !line.is_hop()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,12 +14,9 @@ use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
 
 use super::answer::{Asked, Framing, Size, write_head};
-use super::plain::{self, Head, Seen};
-use crate::downstream::HeadLimits;
-use crate::downstream::tests::{mirror, read_all, settings, site, text_of};
+use super::plain;
+use crate::downstream::tests::{read_all, settings, site, text_of};
 use crate::types::{Lines, Marks};
-
-const LIMITS: HeadLimits = HeadLimits { size: 64 << 10, headers: 100, uri: 16 << 10 };
 
 /// Requests that are plain, or nearly.
 fn seeds() -> impl Strategy<Value = String> {
@@ -68,51 +65,6 @@ fn mutated(seed: &str, mutations: &[(usize, u8, u8)]) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// What hyper alone reads of the first request.
-async fn hyper(bytes: &[u8]) -> Option<String> {
-    let (mut client, server) = tokio::io::duplex(1 << 20);
-    let (said, heard) = tokio::sync::oneshot::channel();
-    let said = std::cell::RefCell::new(Some(said));
-    tokio::task::spawn_local(async move {
-        let answer = |request: Request<Incoming>| {
-            let said = said.take();
-            async move {
-                let read = mirror(request).await;
-                let _ = said.map(|said| said.send(read));
-                Ok::<_, std::convert::Infallible>(http::Response::new(Full::<Bytes>::default()))
-            }
-        };
-        let _ = Builder::new().half_close(true).serve_connection(TokioIo::new(server), service_fn(answer)).await;
-    });
-    client.write_all(bytes).await.unwrap();
-    client.shutdown().await.unwrap();
-    heard.await.ok()
-}
-
-/// What the fast lane reads of a request that it takes, in the same words.
-fn lane(bytes: &[u8], head: &Head) -> String {
-    let text = |range: std::ops::Range<usize>| std::str::from_utf8(&bytes[range]).unwrap();
-    let mut all = format!("{} {} HTTP/1.1\n", text(head.method.range()), text(head.target.range()));
-    let mut names: Vec<String> = Vec::new();
-    for (name, _) in &head.fields {
-        let name = text(name.range()).to_ascii_lowercase();
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    for name in names {
-        for (_, value) in head.fields.iter().filter(|(other, _)| text(other.range()).eq_ignore_ascii_case(&name)) {
-            let value = http::HeaderValue::from_bytes(&bytes[value.range()]).unwrap();
-            all += &format!("{name}={value:?}\n");
-        }
-    }
-    let body = &bytes[head.length..];
-    match body.get(..head.body as usize) {
-        Some(body) => all + &format!("{:?}", Bytes::copy_from_slice(body)),
-        None => all + "broken",
-    }
 }
 
 /// An answer: its status, headers, and body, if it has one, with whether its length is told.
@@ -244,19 +196,7 @@ proptest! {
 
     #[test]
     fn what_is_taken_is_read_as_hyper_reads_it(seed in seeds(), mutations in mutations()) {
-        let bytes = mutated(&seed, &mutations);
-        if let Seen::Plain(head) = plain::read(&bytes, LIMITS) {
-            prop_assert_eq!(block_on(hyper(&bytes)), Some(lane(&bytes, &head)));
-        }
-        // Of no beginning of it anything else is believed than of the whole.
-        let whole = matches!(plain::read(&bytes, LIMITS), Seen::Plain(_));
-        for cut in 0..bytes.len() {
-            match plain::read(&bytes[..cut], LIMITS) {
-                Seen::Other => prop_assert!(!whole, "{}", cut),
-                Seen::Plain(head) => prop_assert!(whole && head.length <= cut),
-                Seen::Partial => {}
-            }
-        }
+        plain::law(&mutated(&seed, &mutations));
     }
 }
 

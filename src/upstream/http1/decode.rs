@@ -1,7 +1,10 @@
 //! Where an answer's body ends, and what of the bytes read belongs to it (RFC 9112 §6 and §7). Pure: bytes in, pieces out.
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+#[cfg(any(test, feature = "fuzzing"))]
+use crate::judge::{self, Content, fields};
 
 /// How long an answer's body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +83,12 @@ impl Decoder {
                 Decoder::Chunked(Chunked { state: State::Start, left: 0, extensions: 0, trailers: Vec::new() })
             }
         }
+    }
+
+    /// For the body of an answer to a request of this method. Some have none, whatever they say of it (RFC 9112 §6.3).
+    pub(super) fn answering(method: &Method, status: StatusCode, length: Length) -> Self {
+        let bodiless = *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if bodiless { Decoder::Known(0) } else { Decoder::new(length) }
     }
 
     /// Whether all of the body has been given out.
@@ -220,26 +229,56 @@ fn trailers(mut lines: Vec<u8>) -> Result<HeaderMap, Malformed> {
     Ok(trailers)
 }
 
+/// Reads on with a decoder in pieces of `size`: what comes out, and what is left over.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read(mut decoder: Decoder, text: &[u8], size: usize) -> Result<(Content, Vec<u8>), Malformed> {
+    let (mut content, mut rest) = (Content::default(), Vec::new());
+    for piece in text.chunks(size.max(1)) {
+        let mut input = Bytes::copy_from_slice(piece);
+        while let Some(piece) = decoder.next(&mut input)? {
+            match piece {
+                Piece::Data(piece) => content.data.extend_from_slice(&piece),
+                Piece::Trailers(trailers) => content.trailers = fields(&trailers),
+            }
+        }
+        rest.extend_from_slice(&input);
+    }
+    content.whole = decoder.is_done();
+    Ok((content, rest))
+}
+
+/// What must hold for any bytes, however a body of them is framed: where they are cut makes no difference, nothing comes out that has not
+/// come in, and of a chunked body nothing is taken for its end that hyper's client does not take for it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn law(bytes: &[u8]) {
+    let all = bytes.len();
+    let lengths = [0, all / 2, all, all + 1].map(|length| Length::Known(length as u64));
+    for length in lengths.into_iter().chain([Length::UntilClose, Length::Chunked]) {
+        let whole = read(Decoder::new(length), bytes, all);
+        for size in [1, 2, 3, 7].into_iter().chain(judge::cuts(bytes)) {
+            assert_eq!(read(Decoder::new(length), bytes, size), whole, "{length:?} in pieces of {size}");
+        }
+        let Ok((content, rest)) = whole else { continue };
+        match length {
+            Length::Chunked => {
+                assert!(content.data.len() + rest.len() <= all);
+                let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+                let hypers = judge::answer(&Method::GET, &[head, bytes].concat()).map(|answer| answer.body);
+                if content.whole {
+                    assert!(bytes.ends_with(&rest));
+                    assert_eq!(hypers, Some(content));
+                } else {
+                    assert_eq!(hypers.map(|body| body.whole), Some(false));
+                }
+            }
+            _ => assert_eq!([content.data, rest].concat(), bytes),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// What comes out of `text` read in pieces of `size`: the data, the trailers' number, whether it is done, and what is left over.
-    fn read(length: Length, text: &[u8], size: usize) -> Result<(Vec<u8>, usize, bool, Vec<u8>), Malformed> {
-        let mut decoder = Decoder::new(length);
-        let (mut data, mut fields, mut rest) = (Vec::new(), 0, Vec::new());
-        for piece in text.chunks(size) {
-            let mut input = Bytes::copy_from_slice(piece);
-            while let Some(piece) = decoder.next(&mut input)? {
-                match piece {
-                    Piece::Data(piece) => data.extend_from_slice(&piece),
-                    Piece::Trailers(trailers) => fields += trailers.len(),
-                }
-            }
-            rest.extend_from_slice(&input);
-        }
-        Ok((data, fields, decoder.is_done(), rest))
-    }
 
     #[test]
     fn a_body_ends_where_it_says_and_takes_nothing_behind_it() {
@@ -257,10 +296,12 @@ mod tests {
         ];
         for (length, text, data, fields, done, rest) in cases {
             for size in 1..=text.len() {
-                let read = read(length, text.as_bytes(), size).unwrap();
-                let expected = (data.as_bytes().to_vec(), fields, done, rest.as_bytes().to_vec());
-                assert_eq!(read, expected, "{text:?} in pieces of {size}");
+                let (content, over) = read(Decoder::new(length), text.as_bytes(), size).unwrap();
+                let seen = (content.data.as_slice(), content.trailers.len(), content.whole, over.as_slice());
+                let expected = (data.as_bytes(), fields, done, rest.as_bytes());
+                assert_eq!(seen, expected, "{text:?} in pieces of {size}");
             }
+            law(text.as_bytes());
         }
     }
 
@@ -293,7 +334,7 @@ mod tests {
         ] {
             for size in [1, 2, 3, text.len()] {
                 assert_eq!(
-                    read(Length::Chunked, text.as_bytes(), size),
+                    read(Decoder::new(Length::Chunked), text.as_bytes(), size),
                     Err(Malformed),
                     "{text:?} in pieces of {size}"
                 );

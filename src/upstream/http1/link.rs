@@ -62,7 +62,7 @@ pub(super) enum Noise {
 }
 
 /// Interim answers to one request; more are no answer.
-const MOST_INTERIM: u32 = 64;
+pub(super) const MOST_INTERIM: u32 = 64;
 
 thread_local! {
     /// Where this thread reads: a connection that waits holds no buffer.
@@ -282,8 +282,7 @@ impl<B: RequestBody> Inner<B> {
 
     /// What the answer's head says of its body and of the connection.
     fn settle(&mut self, status: StatusCode, closes: bool, method: &Method, length: Length) {
-        let bodiless = *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        self.decoder = if bodiless { Decoder::Known(0) } else { Decoder::new(length) };
+        self.decoder = Decoder::answering(method, status, length);
         self.reusable = !closes && !self.decoder.may_end();
     }
 

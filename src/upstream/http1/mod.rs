@@ -16,6 +16,8 @@ mod link;
 mod reading;
 mod request;
 mod response;
+#[cfg(any(test, feature = "fuzzing"))]
+mod same;
 mod shelf;
 mod upload;
 
@@ -29,9 +31,15 @@ use bytes::{Buf, Bytes};
 use http::response::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::decode::law as decode_law;
 pub(super) use self::decode::{Length, Piece};
 use self::link::Link;
 pub(super) use self::reading::Reading;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::same::law as response_law;
+#[cfg(test)]
+pub(super) use self::same::{Outcome, agree};
 pub(super) use self::shelf::Shelf;
 use self::upload::Upload;
 use super::connect::connect;

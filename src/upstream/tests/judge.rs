@@ -5,46 +5,15 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::judge::{Answered, content, fields};
+use crate::upstream::http1::{Outcome, agree};
 
-/// An answer as its reader saw it.
-#[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    status: u16,
-    headers: Vec<(String, Vec<u8>)>,
-    body: Vec<u8>,
-    trailers: Vec<(String, Vec<u8>)>,
-    /// Whether the body came to its end.
-    whole: bool,
-}
-
-fn fields(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
-}
-
-async fn seen<B>(response: http::Response<B>) -> Seen
+async fn seen<B>(response: http::Response<B>) -> Answered
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (head, mut body) = response.into_parts();
-    let mut seen = Seen {
-        status: head.status.as_u16(),
-        // What is only about framing does not get by us; hyper leaves it there.
-        headers: fields(&head.headers).into_iter().filter(|(name, _)| name != "transfer-encoding").collect(),
-        body: Vec::new(),
-        trailers: Vec::new(),
-        whole: true,
-    };
-    while let Some(frame) = body.frame().await {
-        match frame.map(Frame::into_data) {
-            Ok(Ok(data)) => seen.body.extend_from_slice(&data),
-            Ok(Err(frame)) => seen.trailers = fields(&frame.into_trailers().unwrap_or_default()),
-            Err(_) => {
-                seen.whole = false;
-                break;
-            }
-        }
-    }
-    seen
+    let (head, body) = response.into_parts();
+    Answered { status: head.status.as_u16(), headers: fields(&head.headers), body: content(body).await }
 }
 
 /// Says `answer` in two pieces once it has been asked, and closes.
@@ -59,7 +28,7 @@ async fn say(mut stream: UnixStream, answer: &[u8], cut: usize) {
     let _ = stream.read_to_end(&mut asked).await;
 }
 
-async fn ours(method: &Method, answer: &[u8], cut: usize) -> Result<Seen, SendErrorKind> {
+async fn ours(method: &Method, answer: &[u8], cut: usize) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -68,7 +37,10 @@ async fn ours(method: &Method, answer: &[u8], cut: usize) -> Result<Seen, SendEr
     let side = side();
     let told = async { say(listener.accept().await.unwrap().0, answer, cut).await };
     let asked = async {
-        let answer = get("/").method(method.clone()).over(&side, &target).await.map_err(|error| error.kind)?;
+        let answer = get("/").method(method.clone()).over(&side, &target).await.map_err(|error| match error.kind {
+            SendErrorKind::BadResponse(bad) => Some(bad),
+            _ => None,
+        })?;
         let seen = seen(answer.response).await;
         side.connections.retain(|_| false);
         Ok(seen)
@@ -76,7 +48,7 @@ async fn ours(method: &Method, answer: &[u8], cut: usize) -> Result<Seen, SendEr
     tokio::join!(asked, told).0
 }
 
-async fn hypers(method: &Method, answer: &[u8], cut: usize) -> Result<Seen, hyper::Error> {
+async fn hypers(method: &Method, answer: &[u8], cut: usize) -> Result<Answered, hyper::Error> {
     let (near, far) = UnixStream::pair().unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await?;
     let driver = tokio::task::spawn_local(connection);
@@ -94,28 +66,8 @@ async fn hypers(method: &Method, answer: &[u8], cut: usize) -> Result<Seen, hype
 /// Both read `answer`, cut there.
 async fn compare(method: Method, answer: Vec<u8>, cut: usize) {
     let (ours, hypers) = tokio::join!(ours(&method, &answer, cut), hypers(&method, &answer, cut));
-    let text = format!("{method} {:?} cut at {cut}", String::from_utf8_lossy(&answer));
-    match (ours, hypers) {
-        (Ok(ours), Ok(hypers)) if ours == hypers => {}
-        // A broken body: how much of it was seen before that is a matter of pieces.
-        (Ok(ours), Ok(hypers)) if !ours.whole && (ours.status, &ours.headers) == (hypers.status, &hypers.headers) => {
-            assert!(!hypers.whole || stricter(&answer), "{text}: {ours:?} {hypers:?}");
-        }
-        (Ok(ours), hypers) => panic!("{text}: {ours:?} {hypers:?}"),
-        (Err(_), Err(_)) => {}
-        // A wrong length is one too where no body follows.
-        (Err(SendErrorKind::BadResponse(BadResponse::ContentLength)), Ok(_)) => {}
-        (Err(SendErrorKind::BadResponse(_)), Ok(_)) if stricter(&answer) => {}
-        (Err(error), Ok(hypers)) => panic!("{text}: {error:?} {hypers:?}"),
-    }
-}
-
-/// Whether there is something in it that we refuse and hyper does not: bare line feeds, doubtful framing, a 101 that nobody asked for.
-fn stricter(answer: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(answer).to_ascii_lowercase();
-    let bare = text.replace("\r\n", "").contains('\n');
-    let lengths = text.matches("content-length").count();
-    bare || text.contains("transfer-encoding") || lengths > 1 || text.contains(" 101")
+    let (hypers, text) = (hypers.ok(), String::from_utf8_lossy(&answer));
+    assert!(agree(&answer, &ours, hypers.as_ref()), "{method} {text:?} cut at {cut}: {ours:?} {hypers:?}");
 }
 
 const ANSWERS: [&str; 16] = [

@@ -219,7 +219,7 @@ impl Life {
         let Some(format) = &self.view.access_log else { return };
         let slot = self.slot.as_ref();
         let fields = said.fields();
-        let user = user(fields.authorization);
+        let user = if fields.authorization.is_empty() { None } else { user(fields.authorization) };
         let line = Line {
             at: now,
             client: Some(self.client),
@@ -228,7 +228,7 @@ impl Life {
             method: self.method.as_str(),
             target: said.target(),
             version: self.version,
-            host: str::from_utf8(fields.host).unwrap_or_default(),
+            host: fields.host,
             scheme: self.connection.scheme(),
             status,
             received: self.received(),

@@ -205,7 +205,7 @@ mod tests {
             method: "GET",
             target: "/mcp?x=1",
             version: http::Version::HTTP_11,
-            host: "mcp.example.com",
+            host: b"mcp.example.com",
             scheme: "https",
             status: 200,
             received: 12,

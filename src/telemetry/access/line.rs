@@ -25,7 +25,7 @@ pub struct Line<'a> {
     /// The HTTP version of the request.
     pub version: Version,
     /// The host asked for.
-    pub host: &'a str,
+    pub host: &'a [u8],
     /// `http` or `https`.
     pub scheme: &'a str,
     /// The status the client got.
@@ -110,7 +110,7 @@ variables! {
     Path "path" => |line| text(line.target.split('?').next().unwrap_or_default());
     Query "query" => |line| text(line.target.split_once('?').map_or("", |(_, query)| query));
     Version "version" => |line| Fact::Plain(version(line.version));
-    Host "host" => |line| text(line.host);
+    Host "host" => |line| bytes(line.host);
     Scheme "scheme" => |line| plain(line.scheme);
     Status "status" => |line| status(line.status);
     Received "bytes_in" => |line| Fact::Number(line.received);

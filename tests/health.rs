@@ -334,6 +334,35 @@ async fn a_drained_upstream_takes_nothing_new_and_finishes_what_it_has() {
 }
 
 #[tokio::test]
+async fn who_came_before_a_drain_and_picks_after_it_goes_elsewhere() {
+    let (a, b) = two().await;
+    let text = format!(
+        "{}\n{}",
+        pair("balance = \"first\"").replace(
+            "pool = \"app\"\n",
+            "name = \"held\"\npool = \"app\"\nlimit = { rate = \"1/s\", delay = \"10s\" }\n"
+        ),
+        "[[route]]\nname = \"quick\"\npath = \"/quick\"\npool = \"app\"\n"
+    );
+    let proxy = proxy(&text).with("a", &a).with("b", &b).start().await;
+    assert_eq!(who(&proxy.client(), 1).await, "a");
+    // It is held for its rate, having seen `a` where it was first.
+    let client = proxy.client();
+    let held = tokio::spawn(async move { client.get("/").await.upstream() });
+    let held_back = "tidegate_limit_decisions_total{route=\"held\",limit=\"0\",decision=\"delayed\"}";
+    until("it is held", async || proxy.metric(held_back).await.filter(|count| *count == 1.0)).await;
+    proxy.operate("app", &a.address(), "drain").await;
+    let drained = proxy.until_state("app", &a.address(), "drained").await;
+    assert_eq!(drained.in_flight, 0);
+    assert_eq!(held.await.unwrap(), "b", "a drained upstream takes nothing, whenever who asks has come");
+    assert_eq!(a.requests(), 1);
+    proxy.operate("app", &a.address(), "undrain").await;
+    proxy.until_state("app", &a.address(), "ready").await;
+    let quick = proxy.client().get("/quick").await.upstream();
+    assert_eq!(quick, "a", "and is open again");
+}
+
+#[tokio::test]
 async fn the_deadline_of_a_drain_cuts_streams_and_tunnels() {
     let a = upstream().start().await;
     let text = format!("{WEB}[pool.app]\nupstreams = [\"{{a}}\"]\n");

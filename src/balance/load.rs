@@ -60,6 +60,9 @@ impl Pace {
     }
 }
 
+/// Stands in the count of requests where nobody is let in; so it is looked at by whoever counts.
+const SHUT: u32 = 1 << 31;
+
 const TICK_NANOS: f32 = (1u64 << 20) as f32;
 const DECAY_NANOS: f32 = Load::DECAY.as_nanos() as f32;
 
@@ -82,27 +85,53 @@ impl Load {
 
     /// Requests in progress.
     pub fn in_flight(&self) -> u32 {
-        self.counters.in_flight.load(Relaxed)
+        self.counters.in_flight.load(Relaxed) & !SHUT
     }
 
-    /// Counts a request in, unless `max` are in progress already. Who was let in calls [`Load::leave`], once.
+    /// Lets nobody in from now on, if nobody is there: whoever was on the way in by an older snapshot has to look for another place.
+    /// Whether nobody is there.
+    pub fn shut_if_empty(&self) -> bool {
+        let shut = self.counters.in_flight.compare_exchange(0, SHUT, SeqCst, SeqCst);
+        shut.is_ok() || shut == Err(SHUT)
+    }
+
+    /// Lets nobody in from now on, whoever is there.
+    pub fn shut(&self) {
+        self.counters.in_flight.fetch_or(SHUT, SeqCst);
+    }
+
+    /// Lets everybody in again.
+    pub fn open(&self) {
+        if self.is_shut() {
+            self.counters.in_flight.fetch_and(!SHUT, SeqCst);
+        }
+    }
+
+    /// Whether nobody is let in.
+    pub fn is_shut(&self) -> bool {
+        self.counters.in_flight.load(Relaxed) & SHUT != 0
+    }
+
+    /// Counts a request in, unless `max` are in progress already, or nobody is let in. Who was let in calls [`Load::leave`], once.
     ///
     /// **Bounds**: exact; however many workers enter, `max` is never exceeded, not even for a moment.
     pub fn enter(&self, max: Option<u32>) -> bool {
-        let in_flight = &self.counters.in_flight;
-        let Some(max) = max else {
-            in_flight.fetch_add(1, Relaxed);
-            return true;
-        };
+        let max = max.unwrap_or(SHUT).min(SHUT);
         // Not fetch_add and take back: the others would see the excess, and refuse what has room.
-        in_flight.fetch_update(Relaxed, Relaxed, |now| (now < max).then(|| now + 1)).is_ok()
+        self.counters.in_flight.fetch_update(Relaxed, Relaxed, |now| (now < max).then(|| now + 1)).is_ok()
+    }
+
+    /// The same for who has nowhere else to go: it is let in also where nobody is.
+    pub fn enter_though_shut(&self, max: Option<u32>) -> bool {
+        let max = max.unwrap_or(SHUT).min(SHUT);
+        self.counters.in_flight.fetch_update(Relaxed, Relaxed, |now| (now & !SHUT < max).then(|| now + 1)).is_ok()
     }
 
     /// Counts a request out.
     pub fn leave(&self) {
         // Whoever leaves looks next whether somebody waits, and who begins to wait looks at this once more: one of them sees the other.
         let before = self.counters.in_flight.fetch_sub(1, SeqCst);
-        debug_assert!(before > 0, "left without having entered");
+        debug_assert!(before & !SHUT > 0, "left without having entered");
     }
 
     /// Takes in how long an answer took (to its first byte).
@@ -229,6 +258,38 @@ mod tests {
         assert!(!exceeded.into_inner());
         assert!(entered.into_inner() > 0);
         assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn once_it_is_shut_nobody_comes_in() {
+        for _ in 0..200 {
+            let load = Load::new();
+            assert!(load.enter(None) && !load.shut_if_empty(), "somebody is there");
+            load.leave();
+            std::thread::scope(|scope| {
+                for max in [None, Some(3)] {
+                    let load = &load;
+                    // Each comes and goes until it finds the door closed.
+                    scope.spawn(move || {
+                        while load.enter(max) {
+                            load.leave();
+                        }
+                    });
+                }
+                while !load.shut_if_empty() {
+                    std::hint::spin_loop();
+                }
+                assert_eq!(load.in_flight(), 0);
+            });
+            assert!(load.is_shut() && load.shut_if_empty() && !load.enter(None) && !load.enter(Some(1)));
+            assert!(load.enter_though_shut(Some(1)) && !load.enter_though_shut(Some(1)), "who has nowhere else to go");
+            assert_eq!(load.in_flight(), 1);
+            load.leave();
+            load.open();
+            assert!(load.enter(Some(1)) && !load.enter(Some(1)));
+            load.shut();
+            assert_eq!((load.in_flight(), load.enter(None)), (1, false), "who is there may stay");
+        }
     }
 
     proptest! {

@@ -433,10 +433,16 @@ impl PoolState {
             }
             let stays = running == 0 && member.may_be_come_back_to(now);
             let busy = if stays && stuck() { 1 } else { running };
+            // Who has picked it by an older snapshot may be on the way in: it is empty once nobody can come any more.
+            let draining = member.standing.state() == State::Draining;
+            let busy = if draining && busy == 0 && !member.upstream.close_if_free() { 1 } else { busy };
             let change = member.standing.tick(&self.policy, crowd, busy, now);
-            if change.as_ref().is_some_and(|change| change.to == State::Drained) && running > 0 {
-                member.upstream.set_cut(true);
-                cut = true;
+            if change.as_ref().is_some_and(|change| change.to == State::Drained) {
+                member.upstream.load.shut();
+                if running > 0 {
+                    member.upstream.set_cut(true);
+                    cut = true;
+                }
             }
             self.dirty |= change.is_some() || member.standing.factor(&self.policy, now) != member.factor;
             news.extend(news_of(&self.name, &member.upstream, change));
@@ -514,6 +520,9 @@ impl PoolState {
         for (index, (member, used)) in self.members.iter_mut().zip(&lineup.uses).enumerate() {
             let id = index as u32;
             let weight = member.override_weight.unwrap_or(member.weight);
+            if member.standing.state() != State::Drained {
+                member.upstream.load.open();
+            }
             member.factor = member.standing.factor(&self.policy, now);
             let effective = if *used == Use::Any { f64::from(weight) * member.factor } else { 0.0 };
             let control = &member.upstream.stats.control;

@@ -3,6 +3,7 @@
 //! Nothing here knows HTTP; the [`Gate`](super::gate::Gate) between this and hyper does.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -56,8 +57,8 @@ impl Wire {
 
     /// Reads some more ahead; 0 at the end.
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut space = [0; 4096];
-        let mut buf = ReadBuf::new(&mut space);
+        let mut space = [MaybeUninit::uninit(); 4096];
+        let mut buf = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
         let fresh = buf.filled();
         self.pulse.read(fresh.len());

@@ -166,8 +166,12 @@ impl Attempts<'_> {
             slot.held_until(now);
         }
         let picked = if self.pool().kept.queue.is_empty() {
-            let choice = self.choice(life, exchange);
-            Some(pick(&life.worker, &self.view, self.pool, &choice, tried, now))
+            let mut picked = pick(&life.worker, &self.view, self.pool, &self.choice(life, exchange), tried, now);
+            // Who comes by an older snapshot may find closed doors, and others that have opened since.
+            if picked.is_err() && self.look_up(life, tried) {
+                picked = pick(&life.worker, &self.view, self.pool, &self.choice(life, exchange), tried, now);
+            }
+            Some(picked)
         } else {
             // Who comes now does not overtake those who wait.
             None

@@ -92,7 +92,7 @@ impl Introduction {
         let peer = peer.to_canonical();
         let address = HeaderValue::from_str(&peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let scheme = HeaderValue::from_static(if https { "https" } else { "http" });
-        let mut lines = Vec::new();
+        let mut lines = Vec::with_capacity(128);
         for (name, value) in [("x-forwarded-for", &address), ("x-forwarded-proto", &scheme), ("x-real-ip", &address)] {
             write_line(&mut lines, name, value.as_bytes());
         }

@@ -243,18 +243,18 @@ impl Attempts<'_> {
         picked.map_err(|miss| if reserved.is_empty() { self.meant(life, miss) } else { self.what_is_missing() })
     }
 
-    /// Sees the pool as it is in the newest snapshot.
-    fn look_up(&mut self, life: &Life, tried: &mut Tried) {
+    /// Sees the pool as it is in the newest snapshot; whether that is another one.
+    pub(super) fn look_up(&mut self, life: &Life, tried: &mut Tried) -> bool {
         let view = life.worker.view();
         if view.generation == self.view.generation {
-            return;
+            return false;
         }
         let pool = self.pool();
         // Pools are in the order of their names.
-        let Ok(index) = view.pools.binary_search_by(|other| other.name.cmp(&pool.name)) else { return };
+        let Ok(index) = view.pools.binary_search_by(|other| other.name.cmp(&pool.name)) else { return false };
         let newest = &view.pools[index];
         if !Arc::ptr_eq(&newest.kept, &pool.kept) {
-            return;
+            return false;
         }
         let known = tried.iter().filter_map(|member| {
             let identity = pool.members[*member as usize].upstream.identity;
@@ -263,6 +263,7 @@ impl Attempts<'_> {
         *tried = known.collect();
         self.pool = index;
         self.view = view;
+        true
     }
 
     /// Whether it is any use to wait, and allowed.

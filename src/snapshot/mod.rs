@@ -331,6 +331,19 @@ impl Upstream {
         self.load.in_flight() + self.streams.load(Ordering::Relaxed)
     }
 
+    /// Closes it, if nothing is open at it; whether that is so. Then nothing can come any more, not even by an older snapshot.
+    pub fn close_if_free(&self) -> bool {
+        if !self.load.shut_if_empty() {
+            return false;
+        }
+        // A stream was load before it became one, so it is seen here.
+        let free = self.streams.load(Ordering::Acquire) == 0;
+        if !free {
+            self.load.open();
+        }
+        free
+    }
+
     /// Whether its requests are cut. Not a moment to compare clocks by: a worker is woken once for it, and must not find itself early.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)

@@ -397,11 +397,7 @@ async fn new_certificates_are_taken_when_their_files_change() {
     })
     .await;
     assert!(proxy.client().tls(trusting(&first), "localhost").get("/").attempt().await.is_err());
-    let counted = async |outcome: &str| {
-        proxy.metric(&format!("tidegate_certificate_reloads_total{{outcome=\"{outcome}\"}}")).await.unwrap()
-    };
-    assert_eq!(counted("ok").await, 1.0);
-    assert!(counted("failed").await >= 1.0);
+    assert_eq!(proxy.metric("tidegate_certificate_reloads_total").await, Some(1.0));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::config::{Config, model};
 use crate::downstream::{self, Bound, Inherited, Pair, Seats, Socket, SocketFile, Terms, TlsSettings, TlsTerms};
 use crate::limit::ConnectionLimiter;
 use crate::snapshot::Listener;
-use crate::telemetry::{Outcome, Registry};
+use crate::telemetry::Registry;
 use crate::types::Bind;
 
 /// All listeners that there are or have been since the start.
@@ -120,12 +120,7 @@ impl Listeners {
             match (config.listener.get(&known.name), &known.tables) {
                 (Some(settings), before) => match derive(number, &known.name, settings, before.as_deref(), registry) {
                     Ok(listener) => tables.push(Arc::new(listener)),
-                    Err(found) => {
-                        if settings.tls.is_some() && before.is_some() {
-                            registry.control.certificates.up(Outcome::Failed);
-                        }
-                        problems.extend(found);
-                    }
+                    Err(found) => problems.extend(found),
                 },
                 (None, Some(last)) => tables.push(last.clone()),
                 // Named only by a configuration that was refused: nobody has ever connected to it.
@@ -201,7 +196,7 @@ impl Listeners {
                     |tables: &Listener| tables.terms.tls.as_ref().map(|tls| tls.certificates().shown().to_vec());
                 let before = before.as_deref().and_then(shown);
                 if before.is_some() && before != shown(tables) {
-                    registry.control.certificates.up(Outcome::Ok);
+                    registry.control.certificates.up();
                 }
             }
         }

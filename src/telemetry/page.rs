@@ -194,7 +194,7 @@ impl Scrape {
         self.add(Series::ReloadTime, &[], control.reload_time.value());
         self.add(Series::Generation, &[], control.generation.value() as f64);
         self.words::<Outcome>(Series::Resolves, &[], &control.resolves.values());
-        self.words::<Outcome>(Series::Certificates, &[], &control.certificates.values());
+        self.add(Series::Certificates, &[], control.certificates.value() as f64);
         for (outcome, lines) in LOG_OUTCOMES.iter().zip([registry.log.written(), registry.log.lost()]) {
             self.add(Series::LogLines, &[outcome], lines as f64);
         }

@@ -139,7 +139,7 @@ series! {
     ReloadTime = GAUGE "tidegate_last_reload_success_timestamp_seconds" [] "When an edit was last taken over, in seconds since 1970.";
     Generation = GAUGE "tidegate_config_generation" [] "The number of the configuration in use; it grows with each change, also of health and names.";
     Resolves = COUNTER "tidegate_resolves_total" ["outcome"] "Resolutions of upstreams' names.";
-    Certificates = COUNTER "tidegate_certificate_reloads_total" ["outcome"] "Times that a listener's certificates became others, and that they could not be used.";
+    Certificates = COUNTER "tidegate_certificate_reloads_total" [] "Times that a listener's certificates became others; such that cannot be used are refused edits.";
     LogLines = COUNTER "tidegate_access_log_lines_total" ["outcome"] "Access log lines written, and lost because the target was full, broken or too slow.";
     Workers = GAUGE "tidegate_workers" [] "Worker threads.";
     BuildIs = GAUGE "tidegate_build_info" ["version"] "Always 1; the label says which Tidegate this is.";

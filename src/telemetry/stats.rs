@@ -381,8 +381,8 @@ pub struct ControlStats {
     pub generation: Gauge,
     /// Names resolved.
     pub resolves: by!(Outcome),
-    /// Times that a listener's certificates became others, and that they could not be used.
-    pub certificates: by!(Outcome),
+    /// Times that a listener's certificates became others.
+    pub certificates: Counter,
 }
 
 impl ControlStats {

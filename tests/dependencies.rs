@@ -31,7 +31,7 @@ const OTHER_CRYPTOGRAPHY: [&str; 6] = ["aws-lc-rs", "aws-lc-sys", "boring", "nat
 /// All packages of the lock file that are built for this platform.
 fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .args(["--filter-platform", "x86_64-unknown-linux-gnu", "--manifest-path"])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
         .output()

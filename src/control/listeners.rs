@@ -192,10 +192,10 @@ impl Listeners {
         for (known, tables) in self.known.iter_mut().zip(tables) {
             if *tables.name == known.name {
                 let before = known.tables.replace(tables.clone());
-                let shown =
-                    |tables: &Listener| tables.terms.tls.as_ref().map(|tls| tls.certificates().shown().to_vec());
-                let before = before.as_deref().and_then(shown);
-                if before.is_some() && before != shown(tables) {
+                if let Some(before) = before.as_ref().and_then(|before| before.terms.tls.as_ref())
+                    && let Some(now) = &tables.terms.tls
+                    && before.certificates().shown() != now.certificates().shown()
+                {
                     registry.control.certificates.up();
                 }
             }

@@ -130,6 +130,10 @@ fn the_only_one_takes_everything_until_it_is_full_or_tried() {
         assert_eq!(table.pick(&cursor, &draw(3, &[])), Ok(0));
         assert_eq!(table.pick(&cursor, &draw(4, &[])), Err(NoPick::Full));
         assert_eq!(table.enter(0), Err(NoPick::Full));
+        // One that is shut is as good as gone: waiting for it is of no use.
+        only[0].load.shut();
+        assert_eq!(table.enter(0), Err(NoPick::Empty));
+        only[0].load.open();
         only[0].load.leave();
         assert_eq!(table.pick(&cursor, &draw(5, &[])), Ok(0));
     }

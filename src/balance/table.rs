@@ -133,10 +133,14 @@ impl Table {
 
     /// Enters a certain member, for stickiness; weight and tier do not matter.
     ///
-    /// **Errors**: [`NoPick::Empty`] if it is not (or no longer) in the table, [`NoPick::Full`] if it has no room.
+    /// **Errors**: [`NoPick::Empty`] if it is not (or no longer) in the table, or shut; [`NoPick::Full`] if it has no room.
     pub fn enter(&self, id: u32) -> Result<(), NoPick> {
         let member = self.member(id).ok_or(NoPick::Empty)?;
-        if member.load.enter(member.max) { Ok(()) } else { Err(NoPick::Full) }
+        match member.load.enter(member.max) {
+            true => Ok(()),
+            false if member.load.is_shut() => Err(NoPick::Empty),
+            false => Err(NoPick::Full),
+        }
     }
 
     /// The member of this id.

@@ -439,7 +439,8 @@ impl PoolState {
             let change = member.standing.tick(&self.policy, crowd, busy, now);
             if change.as_ref().is_some_and(|change| change.to == State::Drained) {
                 member.upstream.load.shut();
-                if running > 0 {
+                // Counted once more: nobody has come in since.
+                if member.upstream.open() > 0 {
                     member.upstream.set_cut(true);
                     cut = true;
                 }

@@ -181,15 +181,10 @@ pub(super) fn pick(
 /// Enters a member that a request belongs to. One that is thought to be down is tried all the same: what is there is nowhere else, and the
 /// attempt tells the truth.
 fn enter(pool: &Pool, member: u32) -> Result<(), NoPick> {
-    let (entered, member) = (pool.table.enter(member), &pool.members[member as usize]);
-    let load = &member.upstream.load;
-    match entered {
-        Err(none) if none == NoPick::Empty || load.is_shut() => {
-            if load.enter_though_shut(member.max_connections) {
-                Ok(())
-            } else {
-                Err(NoPick::Full)
-            }
+    match pool.table.enter(member) {
+        Err(NoPick::Empty) => {
+            let member = &pool.members[member as usize];
+            if member.upstream.load.enter_though_shut(member.max_connections) { Ok(()) } else { Err(NoPick::Full) }
         }
         entered => entered,
     }

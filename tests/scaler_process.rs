@@ -202,6 +202,37 @@ async fn another_driver_on_the_same_folder_finds_them_again() {
     assert_eq!(ground.living(), [pid(&before[0])]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_one_proxy_has_cleared_away_is_not_written_down_anew_by_another() {
+    let ground = Ground::new();
+    let settings = ground.script("exec sleep 1000");
+    let others: Vec<ProcessDriver> = (0..3).map(|_| ground.driver(&settings)).collect();
+    let driver = ground.driver(&settings);
+    for round in 0..20 {
+        let id = format!("app-{round}");
+        driver.start(&order(&id)).await.expect("started");
+        for one in &others {
+            until("the others have found it", async || {
+                one.list().await.expect("a list").iter().any(|found| found.id == id).then_some(())
+            })
+            .await;
+        }
+        driver.stop(&id, Duration::from_secs(10)).await.expect("stopped");
+        // Looked without a pause: what is cleared away at once is what the others are just looking at.
+        while !matches!(only(&driver).await.life, Life::Ended { .. }) {}
+        driver.stop(&id, Duration::ZERO).await.expect("cleared away");
+        for one in &others {
+            until("the others have seen its end", async || {
+                let found = one.list().await.expect("a list");
+                found.iter().all(|found| matches!(found.life, Life::Ended { .. })).then_some(())
+            })
+            .await;
+        }
+        let found = driver.list().await.expect("a list");
+        assert!(found.is_empty(), "round {round}: {found:?}");
+    }
+}
+
 #[tokio::test]
 async fn they_are_found_without_any_record() {
     let ground = Ground::new();
@@ -426,16 +457,16 @@ async fn ports_of_a_range_are_given_once_and_never_taken_ones() {
     driver.start(&order("app-2")).await.expect("the first is free now");
 }
 
-/// A listener, with its port, whose next port is free.
+/// A listener, with its port, whose next port is free: below those that are given to whoever asks for any, so that no
+/// other test's comes between.
 fn two_in_a_row() -> (TcpListener, u16) {
-    for _ in 0..1000 {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("its address").port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-            return (listener, port);
-        }
-    }
-    panic!("no two ports in a row are free");
+    let given = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("the range of given ports");
+    let lowest: u16 = given.split_whitespace().next().and_then(|port| port.parse().ok()).expect("its lowest");
+    let found = (1024..lowest - 1).rev().find_map(|port| {
+        let listener = TcpListener::bind(("127.0.0.1", port)).ok()?;
+        TcpListener::bind(("127.0.0.1", port + 1)).is_ok().then_some((listener, port))
+    });
+    found.expect("two ports in a row that are free")
 }
 
 #[tokio::test]

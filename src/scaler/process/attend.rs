@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::proc::{self, Stat};
-use super::record::{Ended, Process, Record};
+use super::record::{Ended, Hold, Process, Record};
 use super::{Shared, cgroup, lock, marks, output, unix_now};
 use crate::config::model;
 use crate::scale::StopSignal;
@@ -197,6 +197,7 @@ impl Shared {
     /// An instance has ended, and nothing is left of it.
     fn ended(&self, id: &str, status: Option<ExitStatus>, killed: bool) {
         let Some(record) = lock(&self.instances).get(id).map(|instance| instance.record.clone()) else { return };
+        let held = Hold::of(&self.folder);
         // Another proxy on the same folder may have asked, or seen how it ended.
         let written = Record::read(&self.folder, id).filter(|written| written.process == record.process);
         let is_written = written.is_some();
@@ -211,15 +212,16 @@ impl Shared {
         if let Some(group) = &record.cgroup {
             cgroup::remove(group);
         }
-        if let Some(socket) = &record.socket {
-            let _ = std::fs::remove_file(socket);
-        }
         let ended = Ended { how: how.clone(), asked, at: unix_now() };
         let record = Record { ended: Some(ended), ..record };
-        // Where it is gone, another proxy has cleared this end away already.
+        // Where it is gone, another proxy has cleared this end away already, and the name may be somebody else's.
         if is_written {
+            if let Some(socket) = &record.socket {
+                let _ = std::fs::remove_file(socket);
+            }
             let _ = record.write(&self.folder);
         }
+        drop(held);
         self.note(&record, Life::Ended { how, asked });
         self.changed.notify_one();
     }

@@ -94,3 +94,23 @@ impl Record {
 pub(super) fn file(folder: &Path, id: &str, ending: &str) -> PathBuf {
     folder.join(format!("{id}.{ending}"))
 }
+
+/// Held while a record is looked at and changed or taken away, so that another proxy on the same folder never comes
+/// between: one that has seen the same end would write down anew what has just been cleared away.
+pub(super) struct Hold(Option<fs::File>);
+
+impl Hold {
+    /// Waits for the others, who hold it for the time of one small file. Where the folder cannot be locked nobody is held up.
+    pub(super) fn of(folder: &Path) -> Hold {
+        Hold(fs::File::open(folder).ok().filter(|folder| folder.lock().is_ok()))
+    }
+}
+
+/// Given up by name: a process that is just being started has this file open too.
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            let _ = file.unlock();
+        }
+    }
+}

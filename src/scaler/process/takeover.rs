@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::marks::{self, Marked};
-use super::record::{Ended, Process, Record, file};
+use super::record::{Ended, Hold, Process, Record, file};
 use super::{FORGET_AFTER, Instance, Shared, attend, lock, proc, unix_now};
 use crate::scaler::Life;
 
@@ -115,6 +115,7 @@ impl Shared {
     pub(super) fn clear_away(&self, instance: &Instance) {
         let id = &instance.record.id;
         self.last_words(instance);
+        let _held = Hold::of(&self.folder);
         Record::remove(&self.folder, id);
         let ours = file(&self.folder, id, "out");
         if instance.record.output.as_ref() == Some(&ours) {

@@ -12,7 +12,7 @@ use super::listeners::Step;
 use super::pool::PoolState;
 use super::state::Control;
 use super::systemd;
-use crate::downstream::{Door, Seats, Socket};
+use crate::downstream::{Door, Seats, Share, Socket};
 use crate::proxy::{self, Site, Worker};
 use crate::telemetry::Lane;
 use crate::types::{Bind, Clock, Moment};
@@ -20,7 +20,7 @@ use crate::types::{Bind, Clock, Moment};
 /// What a worker is told.
 enum Order {
     /// Accept on this socket.
-    Open { listener: usize, bind: Bind, seats: std::sync::Arc<Seats>, socket: Socket },
+    Open { listener: usize, bind: Bind, seats: std::sync::Arc<Seats>, socket: Socket, share: Share },
     /// Accept for another listener there.
     Move { from: usize, to: usize, bind: Bind, seats: std::sync::Arc<Seats> },
     /// Accept there no longer.
@@ -63,9 +63,10 @@ impl Control {
         for step in steps {
             match step {
                 Step::Open { listener, bind, seats, sockets } => {
-                    for (worker, socket) in self.workers.iter().zip(sockets) {
+                    let shares = Share::among(self.workers.len());
+                    for ((worker, socket), share) in self.workers.iter().zip(sockets).zip(shares) {
                         let (bind, seats) = (bind.clone(), seats.clone());
-                        worker.tell(Order::Open { listener, bind, seats, socket });
+                        worker.tell(Order::Open { listener, bind, seats, socket, share });
                     }
                 }
                 Step::Move { from, to, bind, seats } => self.workers.iter().for_each(|worker| {
@@ -138,9 +139,9 @@ async fn obey(lane: Lane, parts: proxy::Parts, mut orders: UnboundedReceiver<Ord
     let mut closed: Vec<Rc<Door<Site>>> = Vec::new();
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Open { listener, bind, seats, socket } => {
+            Order::Open { listener, bind, seats, socket, share } => {
                 let site = Site::new(worker.clone(), listener);
-                match Door::open(socket, site, seats, worker.sweep.clone()) {
+                match Door::open(socket, share, site, seats, worker.sweep.clone()) {
                     Ok(door) => drop(doors.insert((listener, bind), door)),
                     Err(error) => tracing::error!("a worker cannot accept on {bind}: {error}"),
                 }

@@ -18,6 +18,7 @@ use super::proxy_header::{self, ProxyHeaderError, Start};
 use super::pulse::Pulse;
 use super::roster::Entry;
 use super::seats::Seat;
+use super::share::Place;
 use super::socket::{Link, Wire};
 use super::stock::Stock;
 use super::terms::Terms;
@@ -40,11 +41,12 @@ pub(super) struct Arrival {
     pub(super) terms: Arc<Terms>,
     pub(super) entry: Entry,
     pub(super) seat: Seat,
+    pub(super) place: Place,
 }
 
 /// Serves a connection from its first byte to its end.
 pub(super) async fn attend<A: Application>(app: Rc<A>, stock: Rc<Stock<A>>, sweep: Rc<Sweep>, arrival: Arrival) {
-    let Arrival { socket, peer, local, terms, entry, seat } = arrival;
+    let Arrival { socket, peer, local, terms, entry, seat, place } = arrival;
     let pulse = Arc::new(Pulse::new());
     let watch = Watch::new(&sweep, &terms);
     poll_fn(|cx| {
@@ -69,7 +71,7 @@ pub(super) async fn attend<A: Application>(app: Rc<A>, stock: Rc<Stock<A>>, swee
         Err(why) => why,
     };
     app.observe(Event::Closed { why, received: pulse.bytes_read(), sent: pulse.bytes_written() });
-    drop((entry, seat));
+    drop((entry, seat, place));
 }
 
 /// Speaks HTTP. hyper's part is boxed, as it is large, and most connections have none.

@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use socket2::SockFilter;
@@ -22,6 +22,7 @@ use super::bind;
 use super::connection::Peer;
 use super::roster::Roster;
 use super::seats::{Seat, Seats};
+use super::share::{Accepted, Share};
 use super::stock::Stock;
 use crate::socket::Socket;
 use crate::sweep::Sweep;
@@ -50,12 +51,18 @@ pub struct Door<A: Application> {
 }
 
 impl<A: Application> Door<A> {
-    /// Opens it: from now on, connections are accepted. `seats` are the listener's, on all workers.
+    /// Opens it: from now on, connections are accepted. `share` is this worker's in the address; `seats` are the listener's, on all workers.
     ///
     /// **Errors**: where the socket cannot be registered with this thread's runtime.
     /// **Panics**: outside a `LocalRuntime` or `LocalSet`.
-    pub fn open(socket: bind::Socket, app: Rc<A>, seats: Arc<Seats>, sweep: Rc<Sweep>) -> io::Result<Rc<Self>> {
-        let listener = Listener::new(socket)?;
+    pub fn open(
+        socket: bind::Socket,
+        share: Share,
+        app: Rc<A>,
+        seats: Arc<Seats>,
+        sweep: Rc<Sweep>,
+    ) -> io::Result<Rc<Self>> {
+        let listener = Listener::new(socket, share)?;
         let door = Self::new(app, seats, sweep);
         tokio::task::spawn_local(door.clone().run(listener));
         Ok(door)
@@ -136,10 +143,9 @@ impl<A: Application> Door<A> {
             }
             match self.until_closing(listener.accept()).await {
                 None => {}
-                Some(Ok((socket, peer))) => {
+                Some(Ok(accepted)) => {
                     trouble.over();
-                    let local = listener.local(&socket);
-                    self.take(socket, peer, local, self.seat().await);
+                    self.take(accepted, listener.local, self.seat().await);
                 }
                 Some(Err(error)) if is_passing(&error) => {}
                 Some(Err(error)) => {
@@ -195,29 +201,36 @@ impl<A: Application> Door<A> {
         }
     }
 
-    fn take(&self, socket: Socket, peer: Peer, local: Option<SocketAddr>, seat: Seat) {
-        let arrival = Arrival { socket, peer, local, terms: self.app.terms(), entry: self.roster.enter(), seat };
+    /// `local`: the address that all of the socket's connections are made to, where there is but one.
+    fn take(&self, (socket, peer, place): Accepted, local: Option<SocketAddr>, seat: Seat) {
+        let local = local.or_else(|| local_of(&socket));
+        let entry = self.roster.enter();
+        let arrival = Arrival { socket, peer, local, terms: self.app.terms(), entry, seat, place };
         tokio::task::spawn_local(attend(self.app.clone(), self.stock.clone(), self.sweep.clone(), arrival));
     }
 
     /// Takes what has connected already or is about to, and closes the socket.
     async fn take_rest(&self, listener: Listener) {
+        let local = listener.local;
+        let take = |accepted| {
+            if let Some(seat) = self.seats.take(u32::MAX) {
+                self.take(accepted, local, seat);
+            }
+        };
         if !self.last.get() && listener.refuse_new() {
             let until = self.sweep.deadline();
             until.set_after(Some(LAST_HANDSHAKES));
             while let Ok(next) = until.bound(listener.accept()).await {
-                match (next, self.seats.take(u32::MAX)) {
-                    (Ok((socket, peer)), Some(seat)) => {
-                        let local = listener.local(&socket);
-                        self.take(socket, peer, local, seat);
-                    }
-                    (Err(error), _) if is_passing(&error) => {}
-                    _ => break,
+                match next {
+                    Ok(accepted) => take(accepted),
+                    Err(error) if is_passing(&error) => {}
+                    Err(_) => break,
                 }
             }
         }
-        let local = listener.local;
-        let mut accept = match listener.into_blocking_free() {
+        listener.share.close().filter_map(Result::ok).for_each(take);
+        let Listener { kind, share, .. } = listener;
+        let mut accept = match kind.into_blocking_free() {
             Ok(accept) => accept,
             Err(error) => {
                 tracing::warn!("cannot take the last connections of a socket that closes: {error}");
@@ -225,9 +238,9 @@ impl<A: Application> Door<A> {
             }
         };
         while let Ok(next) = accept() {
-            let (Some((socket, peer)), Some(seat)) = (next, self.seats.take(u32::MAX)) else { continue };
-            let local = local.or_else(|| local_of(&socket));
-            self.take(socket, peer, local, seat);
+            if let Some((socket, peer)) = next {
+                take((socket, peer, share.enter()));
+            }
         }
     }
 }
@@ -290,9 +303,10 @@ const NO_SYN: [SockFilter; 4] = [
     SockFilter::new(0x06, 0, 0, u32::MAX), // ret: all of it
 ];
 
-/// A listening socket in this thread's runtime.
+/// A listening socket in this thread's runtime, and what other workers pass on from theirs.
 struct Listener {
     kind: Kind,
+    share: Share,
     /// The address that all its connections are made to, where there is but one.
     local: Option<SocketAddr>,
 }
@@ -306,28 +320,32 @@ enum Kind {
 type Accept = Box<dyn FnMut() -> io::Result<Option<(Socket, Peer)>>>;
 
 impl Listener {
-    fn new(socket: bind::Socket) -> io::Result<Self> {
+    fn new(socket: bind::Socket, share: Share) -> io::Result<Self> {
         Ok(match socket {
             bind::Socket::Tcp(listener) => {
                 let listener = TcpListener::from_std(listener)?;
                 let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
-                Listener { kind: Kind::Tcp(listener), local }
+                Listener { kind: Kind::Tcp(listener), share, local }
             }
             bind::Socket::Unix(listener) => {
-                Listener { kind: Kind::Unix(UnixListener::from_std(listener)?), local: None }
+                Listener { kind: Kind::Unix(UnixListener::from_std(listener)?), share, local: None }
             }
         })
     }
 
-    async fn accept(&self) -> io::Result<(Socket, Peer)> {
-        match &self.kind {
-            Kind::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                Ok((Socket::Tcp(stream), Peer::Tcp(peer)))
+    /// The next connection that this worker is to serve.
+    async fn accept(&self) -> io::Result<Accepted> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        loop {
+            if let Poll::Ready(passed) = self.share.poll_passed(cx) {
+                return Poll::Ready(passed);
             }
-            Kind::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), Peer::Unix))
+            let (socket, peer) = ready!(self.kind.poll_accept(cx))?;
+            if let Some(ours) = self.share.place(socket, peer)? {
+                return Poll::Ready(Ok(ours));
             }
         }
     }
@@ -343,14 +361,25 @@ impl Listener {
         // Ours all share their port ([`bind`]).
         socket.reuse_port().unwrap_or(false) && socket.attach_filter(&NO_SYN).is_ok()
     }
+}
 
-    fn local(&self, socket: &Socket) -> Option<SocketAddr> {
-        self.local.or_else(|| local_of(socket))
+impl Kind {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
+        Poll::Ready(Ok(match self {
+            Kind::Tcp(listener) => {
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
+                (Socket::Tcp(stream), Peer::Tcp(peer))
+            }
+            Kind::Unix(listener) => {
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                (Socket::Unix(stream), Peer::Unix)
+            }
+        }))
     }
 
     /// The same without the runtime, whose idea of whether something is there may be a moment old.
     fn into_blocking_free(self) -> io::Result<Accept> {
-        Ok(match self.kind {
+        Ok(match self {
             Kind::Tcp(listener) => {
                 let listener = listener.into_std()?;
                 Box::new(move || match listener.accept() {

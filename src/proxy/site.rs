@@ -96,6 +96,7 @@ impl Application for Site {
             Event::Accepted => {
                 lane.accepted.up();
                 lane.open.up();
+                self.worker.registry.at(self.worker.lane).open.up();
             }
             Event::Handshake => lane.handshakes.up(Outcome::Ok),
             Event::HandshakeFailed(error) => {
@@ -110,6 +111,7 @@ impl Application for Site {
             Event::Closed { why, .. } => {
                 lane.closed.up(why);
                 lane.open.down();
+                self.worker.registry.at(self.worker.lane).open.down();
             }
             Event::AcceptFailed(_) => {}
         }

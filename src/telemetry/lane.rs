@@ -48,6 +48,12 @@ impl<T: Default> PerWorker<T> {
         self.lanes.iter().filter_map(|lane| lane.get().map(|padded| &***padded))
     }
 
+    /// Those of workers that are in use, with the workers' numbers.
+    pub fn workers(&self) -> impl Iterator<Item = (usize, &T)> {
+        let workers = self.lanes.iter().skip(1).enumerate();
+        workers.filter_map(|(number, lane)| lane.get().map(|padded| (number, &***padded)))
+    }
+
     /// Sums what `of` says over the lanes.
     pub fn sum<N: std::iter::Sum>(&self, of: impl FnMut(&T) -> N) -> N {
         self.each().map(of).sum()

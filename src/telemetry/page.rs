@@ -199,6 +199,9 @@ impl Scrape {
             self.add(Series::LogLines, &[outcome], lines as f64);
         }
         self.add(Series::Workers, &[], registry.workers() as f64);
+        for (worker, open) in registry.open() {
+            self.add(Series::WorkerOpen, &[&worker.to_string()], open as f64);
+        }
         self.add(Series::BuildIs, &[env!("CARGO_PKG_VERSION")], 1.0);
     }
 

@@ -59,6 +59,7 @@ fn a_page_says_what_was_counted() {
         listener.at(Lane::worker(number)).closed.up(Closed::Idle);
         registry.at(Lane::worker(number)).refusals.up(1);
     }
+    registry.at(Lane::worker(1)).open.up();
     registry.control.reloaded(Outcome::Ok, 7);
     registry.control.reloaded(Outcome::Failed, 7);
     registry.log.lose(3);
@@ -75,6 +76,8 @@ fn a_page_says_what_was_counted() {
         value(&page, "tidegate_listener_connections_closed_total", &[("listener", "web"), ("reason", "idle")]),
         2.0
     );
+    let open = |worker| value(&page, "tidegate_worker_connections_open", &[("worker", worker)]);
+    assert_eq!(["0", "1"].map(open), [0.0, 1.0]);
     assert_eq!(value(&page, "tidegate_refusals_total", &[("reason", "limited")]), 2.0);
     assert_eq!(value(&page, "tidegate_refusals_total", &[("reason", "no_route")]), 0.0);
     assert_eq!(value(&page, "tidegate_reloads_total", &[("outcome", "failed")]), 1.0);

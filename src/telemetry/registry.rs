@@ -131,6 +131,11 @@ impl Registry {
         self.lanes.at(lane)
     }
 
+    /// Connections of clients open on each worker that has had one.
+    pub(super) fn open(&self) -> impl Iterator<Item = (usize, i64)> {
+        self.lanes.workers().map(|(number, lane)| (number, lane.open.value()))
+    }
+
     /// How often each answer of our own was given so far.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.lanes.each().map(|lane| lane.refusals.values());

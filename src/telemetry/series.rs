@@ -142,6 +142,7 @@ series! {
     Certificates = COUNTER "tidegate_certificate_reloads_total" [] "Times that a listener's certificates became others; such that cannot be used are refused edits.";
     LogLines = COUNTER "tidegate_access_log_lines_total" ["outcome"] "Access log lines written, and lost because the target was full, broken or too slow.";
     Workers = GAUGE "tidegate_workers" [] "Worker threads.";
+    WorkerOpen = GAUGE "tidegate_worker_connections_open" ["worker"] "Connections of clients open, by the worker thread that serves them.";
     BuildIs = GAUGE "tidegate_build_info" ["version"] "Always 1; the label says which Tidegate this is.";
 
     ProcessCpu = COUNTER "process_cpu_seconds_total" [] "User and system CPU time spent.";

@@ -364,6 +364,8 @@ pub const MAX_REFUSALS: usize = 64;
 /// What a worker counts for the whole process.
 #[derive(Debug, Default)]
 pub struct WorkerLane {
+    /// Connections of clients open.
+    pub open: Gauge,
     /// Answers of our own; index into the words given to [`super::Registry::new`].
     pub refusals: Counters<MAX_REFUSALS>,
 }

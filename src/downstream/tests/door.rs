@@ -249,7 +249,8 @@ async fn nobody_is_reset_when_another_socket_takes_over_the_port_or_another_list
     for _ in 0..12 {
         let bound = rebind(&Bind::Tcp(address), 1, &Inherited::default()).unwrap();
         let socket = bound.sockets.into_iter().next().unwrap();
-        let narrow = Door::open(socket, wide.app.clone(), wide.seats.clone(), sweep.clone()).unwrap();
+        let narrow =
+            Door::open(socket, Share::among(1).remove(0), wide.app.clone(), wide.seats.clone(), sweep.clone()).unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
         let heir = narrow.hand_over(wide.app.clone(), wide.seats.clone());
         narrow.emptied().await;

@@ -343,6 +343,7 @@ async fn a_connection_is_a_small_future() {
         terms: site.app.terms(),
         entry: roster.enter(),
         seat: site.seats.take(1).unwrap(),
+        place: Share::among(1).remove(0).enter(),
     };
     let size = size_of_val(&attend(site.app.clone(), Stock::new(), Sweep::new(), arrival));
     println!("{size}");

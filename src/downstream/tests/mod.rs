@@ -114,7 +114,7 @@ pub(super) fn site_with(settings: &Listener, tls: Option<TlsTerms>) -> Site {
     spawn_local(sweep.clone().run());
     let seats = Seats::new();
     let socket = bound.sockets.into_iter().next().unwrap();
-    let door = Door::open(socket, app.clone(), seats.clone(), sweep).unwrap();
+    let door = Door::open(socket, Share::among(1).remove(0), app.clone(), seats.clone(), sweep).unwrap();
     std::mem::forget(bound.file);
     Site { door, app, address, seats }
 }

@@ -1,0 +1,158 @@
+//! Worker threads: how many there are, and that each has its part of the connections.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::*;
+
+const OPEN: &str = "tidegate_worker_connections_open";
+
+async fn open(proxy: &Proxy, workers: usize) -> Vec<f64> {
+    let mut open = Vec::new();
+    for worker in 0..workers {
+        open.push(proxy.metric(&format!("{OPEN}{{worker=\"{worker}\"}}")).await.unwrap_or(0.0));
+    }
+    open
+}
+
+#[tokio::test]
+async fn few_long_connections_are_spread_over_the_workers() {
+    const TEXT: &str = r#"
+        workers = 4
+        [listener.web]
+        bind = ["127.0.0.1:0", "unix:{socket}"]
+        [[route]]
+        respond = { status = 200, body = "here" }
+    "#;
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("web.sock");
+    let proxy = proxy(TEXT).with("socket", socket.as_path()).start().await;
+    let web = proxy.address_of("web").await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = raw_client(web).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 200);
+        clients.push(client);
+    }
+    assert_eq!(open(&proxy, 4).await, [2.0; 4]);
+    // Who goes makes room where it was, and who comes gets it.
+    clients.retain({
+        let mut number = 0;
+        move |_| {
+            number += 1;
+            number % 2 == 0
+        }
+    });
+    until("half of them have gone", async || (open(&proxy, 4).await.iter().sum::<f64>() == 4.0).then_some(())).await;
+    for _ in 0..4 {
+        let mut client = raw_client(web).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 200);
+        clients.push(client);
+    }
+    assert_eq!(open(&proxy, 4).await, [2.0; 4]);
+    drop(clients);
+    until("all have gone", async || (open(&proxy, 4).await == [0.0; 4]).then_some(())).await;
+
+    // The one queue of a Unix socket, from which any worker takes.
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::UnixStream::connect(&socket).await.expect("connected");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        streams.push(stream);
+    }
+    assert_eq!(open(&proxy, 4).await, [2.0; 4]);
+}
+
+/// Connections are passed from worker to worker while the address goes from listener to listener and away: nobody is lost on the way.
+#[tokio::test]
+async fn nobody_is_lost_between_workers_while_listeners_change() {
+    let text = |listener: &str| {
+        format!("workers = 3\n[listener.{listener}]\nbind = \"127.0.0.1:{{port}}\"\n[[route]]\nrespond = 200\n")
+    };
+    let address = free_address();
+    let port = address.port().to_string();
+    let proxy = proxy(&text("web0")).with("port", port.as_str()).start().await;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let callers: Vec<_> = (0..3)
+        .map(|_| {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let mut answered = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let mut client = raw_client(address).await;
+                    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+                    assert_eq!(client.response().await.status, 200);
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    for round in 1..=15 {
+        let verdict = proxy.edit(&text(&format!("web{round}"))).await;
+        assert!(verdict.accepted, "{verdict:?}");
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for caller in callers {
+        assert!(caller.await.expect("each got its answer") > 0);
+    }
+}
+
+/// `workers = "auto"` in a cgroup with a quota of one CPU, on a machine that has more.
+#[tokio::test]
+async fn as_many_workers_as_the_quota_has_cpus() {
+    const TEXT: &str = "workers = \"auto\"\n[listener.web]\nbind = \"127.0.0.1:0\"\n[[route]]\nrespond = 200";
+    let cpus = std::thread::available_parallelism().expect("the CPUs").get();
+    let all = proxy(TEXT).spawn().await;
+    assert_eq!(all.metric("tidegate_workers").await, Some(cpus as f64));
+    let Some(group) = Group::of_one_cpu() else {
+        eprintln!("SKIPPED: no cgroup with a CPU quota can be made here");
+        return;
+    };
+    let limited = proxy(TEXT).spawn_with(|command| group.put(command)).await;
+    assert_eq!(limited.metric("tidegate_workers").await, Some(1.0), "of {cpus}");
+}
+
+/// A cgroup with a quota of one CPU; gone when dropped.
+struct Group(PathBuf);
+
+impl Group {
+    fn of_one_cpu() -> Option<Group> {
+        let name = format!("tidegate-test-{}", std::process::id());
+        let [first, second] = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup"].map(|root| Path::new(root).join(&name));
+        let make = |folder: PathBuf, quota: &str, value: &str| {
+            std::fs::create_dir(&folder).ok()?;
+            let group = Group(folder);
+            std::fs::write(group.0.join(quota), value).ok().map(|()| group)
+        };
+        make(first, "cpu.cfs_quota_us", "100000").or_else(|| make(second, "cpu.max", "100000 100000"))
+    }
+
+    /// The command will run in it.
+    fn put(&self, command: &mut Command) {
+        let mut inside = Command::new("sh");
+        inside.arg("-c").arg(format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display()));
+        inside.arg(command.get_program()).args(command.get_args());
+        *command = inside;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // What ran in it was killed a moment ago.
+        for _ in 0..200 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}

@@ -25,6 +25,7 @@ mod start;
 mod state;
 mod status;
 mod systemd;
+mod user;
 mod watch;
 mod workers;
 

@@ -82,6 +82,9 @@ impl Control {
         if config.workers != self.current.config.workers {
             tracing::warn!("`workers` is read at start only: restart to change it");
         }
+        if config.user != self.current.config.user {
+            tracing::warn!("`user` is read at start only: restart to change it");
+        }
         super::log::apply(&config.log);
         self.adopt_admin(config, api);
         self.keep.registry.set_max_series(config.admin.max_series);

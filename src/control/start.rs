@@ -224,6 +224,10 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
     let pools = control.derive_pools(now);
     control.publish(Snapshot { pools, ..(*control.current).clone() });
     registry.control.reloaded(telemetry::Outcome::Ok, control.current.generation);
+    // Before any thread that hears of a client; a program that embeds us has a user of its own.
+    if let Some(user) = config.user.as_deref().filter(|_| control.options.signals) {
+        super::user::go_on_as(user, &outcome.files).map_err(StartError::Machine)?;
+    }
     control.start_workers(workers).map_err(StartError::Machine)?;
     let steps = control.listeners.commit(bound, &control.current.listeners, &control.keep.registry);
     control.take_steps(steps);

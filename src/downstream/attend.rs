@@ -23,6 +23,7 @@ use super::socket::{Link, Wire};
 use super::stock::Stock;
 use super::terms::Terms;
 use super::tls::{HandshakeError, TlsFacts, TlsTerms};
+use super::turnstile::HANDSHAKES;
 use super::watch::{Overdue, State, Watch};
 use super::{http1, http2};
 use crate::config::model::ProxyProtocol;
@@ -164,6 +165,8 @@ impl<A: Application> Opening<'_, A> {
 
     async fn shake_hands(&mut self, tls: &TlsTerms, wire: Wire) -> Result<TlsStream<Wire>, Closed> {
         let accept = TlsAcceptor::from(tls.config().clone()).accept(wire);
+        let turnstile = HANDSHAKES.with(Rc::clone);
+        let accept = turnstile.lead(accept);
         let error = match self.watch.bound(State::Handshake, self.entry, self.terms, accept).await {
             Ok(Ok(stream)) => {
                 self.app.observe(Event::Handshake);

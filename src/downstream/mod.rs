@@ -46,6 +46,7 @@ mod socket;
 mod stock;
 mod terms;
 mod tls;
+mod turnstile;
 mod watch;
 
 #[cfg(test)]

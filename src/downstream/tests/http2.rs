@@ -159,3 +159,51 @@ async fn a_tunnel_through_a_stream_keeps_its_connection() {
     assert!(matches!(&end, None | Some(Ok(_))), "{end:?}");
     site.closed(&[Closed::Idle]).await;
 }
+
+#[tokio::test(flavor = "local")]
+async fn large_answers_share_a_connection_evenly_and_let_small_ones_through() {
+    const PIECES: usize = 200;
+    const WHOLE: usize = PIECES * (64 << 10);
+    let site = site(&settings());
+    let (sender, _driving) = open(&site).await;
+    let come: Rc<RefCell<[usize; 4]>> = Rc::default();
+    let mut large = Vec::new();
+    for number in 0..4 {
+        let (mut sender, come) = (sender.clone(), come.clone());
+        large.push(spawn_local(async move {
+            let mut body = sender.send_request(get(&format!("/big/{PIECES}"))).await.unwrap().into_body();
+            while let Some(frame) = body.frame().await {
+                come.borrow_mut()[number] += frame.unwrap().data_ref().map_or(0, Bytes::len);
+            }
+            // The other three when this one is whole.
+            *come.borrow()
+        }));
+    }
+    while come.borrow().iter().any(|come| *come == 0) {
+        tokio::task::yield_now().await;
+    }
+    let before: usize = come.borrow().iter().sum();
+    let small = body(sender.clone().send_request(get("/a")).await.unwrap()).await.unwrap();
+    let meanwhile = come.borrow().iter().sum::<usize>() - before;
+    assert_eq!(small, "hello /a");
+    assert!(meanwhile < WHOLE, "{meanwhile} bytes of the others came before it");
+    let first = large.remove(0).await.unwrap();
+    assert!(first.iter().all(|come| *come > WHOLE / 2), "{first:?} of {WHOLE}");
+    for other in large {
+        assert_eq!(other.await.unwrap().iter().max(), Some(&WHOLE));
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_upload_that_is_read_slowly_leaves_the_connection_to_the_others() {
+    let site = site(&settings());
+    let (mut sender, _driving) = open(&site).await;
+    let post =
+        |path: &str, size: usize| Request::post(format!("http://x{path}")).body(Full::from(vec![b'x'; size])).unwrap();
+    // Its answer comes at once, and its body is read a piece each millisecond: slower than it is sent.
+    let slow = sender.send_request(post("/early", 32 << 20)).await.unwrap();
+    let echo = sender.send_request(post("/echo", 1 << 20)).await.unwrap();
+    assert_eq!(body(echo).await.unwrap().len(), 1 << 20);
+    assert!(site.heard().is_empty(), "the slow one is still being read: {:?}", site.heard());
+    drop(slow);
+}

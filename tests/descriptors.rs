@@ -13,7 +13,7 @@ use http_body_util::Full;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate::config::model::ProxyProtocol;
 use tidegate::downstream::{
-    Application, ClientBody, Connection, Door, Event, HeadLimits, Inherited, Objection, Seats, Terms, bind,
+    Application, ClientBody, Connection, Door, Event, HeadLimits, Inherited, Objection, Seats, Share, Terms, bind,
 };
 use tidegate::sweep::Sweep;
 use tidegate::types::Bind;
@@ -79,7 +79,7 @@ async fn want_of_descriptors_is_waited_out_and_nobody_is_lost() {
     let sweep = Sweep::new();
     tokio::task::spawn_local(sweep.clone().run());
     let socket = bound.sockets.into_iter().next().unwrap();
-    let _door = Door::open(socket, app.clone(), Seats::new(), sweep).unwrap();
+    let _door = Door::open(socket, Share::among(1).remove(0), app.clone(), Seats::new(), sweep).unwrap();
 
     // Idle behind its answer: it will have to make room.
     let mut idle = tokio::net::TcpStream::connect(address).await.unwrap();

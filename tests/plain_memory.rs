@@ -15,7 +15,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use tidegate::config::model::ProxyProtocol;
 use tidegate::downstream::{Application, ClientBody, Connection, Door, HeadLimits, Inherited, Objection};
-use tidegate::downstream::{Seats, Terms, bind};
+use tidegate::downstream::{Seats, Share, Terms, bind};
 use tidegate::sweep::Sweep;
 use tidegate::types::Bind;
 
@@ -101,7 +101,10 @@ fn open(fast_lane: bool) -> (Rc<Door<Hello>>, SocketAddr) {
     let sweep = Sweep::new();
     tokio::task::spawn_local(sweep.clone().run());
     let socket = bound.sockets.into_iter().next().unwrap();
-    (Door::open(socket, Rc::new(Hello(terms(fast_lane))), Seats::new(), sweep).unwrap(), address)
+    (
+        Door::open(socket, Share::among(1).remove(0), Rc::new(Hello(terms(fast_lane))), Seats::new(), sweep).unwrap(),
+        address,
+    )
 }
 
 async fn ask(client: &mut TcpStream) {

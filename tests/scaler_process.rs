@@ -219,7 +219,8 @@ async fn an_end_that_one_proxy_has_cleared_away_is_not_written_down_anew_by_anot
         }
         driver.stop(&id, Duration::from_secs(10)).await.expect("stopped");
         // Looked without a pause: what is cleared away at once is what the others are just looking at.
-        while !matches!(only(&driver).await.life, Life::Ended { .. }) {}
+        let ends = async { while !matches!(only(&driver).await.life, Life::Ended { .. }) {} };
+        soon("it has ended", ends).await;
         driver.stop(&id, Duration::ZERO).await.expect("cleared away");
         for one in &others {
             until("the others have seen its end", async || {
@@ -457,12 +458,13 @@ async fn ports_of_a_range_are_given_once_and_never_taken_ones() {
     driver.start(&order("app-2")).await.expect("the first is free now");
 }
 
-/// A listener, with its port, whose next port is free: below those that are given to whoever asks for any, so that no
-/// other test's comes between.
+/// A listener, with its port, whose next port is free: below those that are given to whoever asks for any, where there are such, so that
+/// no other test's comes between.
 fn two_in_a_row() -> (TcpListener, u16) {
     let given = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("the range of given ports");
     let lowest: u16 = given.split_whitespace().next().and_then(|port| port.parse().ok()).expect("its lowest");
-    let found = (1024..lowest - 1).rev().find_map(|port| {
+    let mut below = (1024..lowest.saturating_sub(1)).rev().chain(lowest..u16::MAX);
+    let found = below.find_map(|port| {
         let listener = TcpListener::bind(("127.0.0.1", port)).ok()?;
         TcpListener::bind(("127.0.0.1", port + 1)).is_ok().then_some((listener, port))
     });

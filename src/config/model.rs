@@ -29,7 +29,7 @@ section! {
         include: Vec<String> = vec![],
         /// Worker threads: `"auto"` (one for each CPU this process may use) or a number. Read at start only.
         workers: Workers = Workers::Auto,
-        /// Started as root, who to go on as once everything is open: `"USER"` or `"USER:GROUP"`. Ports below 1024 can still be listened on. Read at start only.
+        /// Started as root, who to go on as: `"USER"` or `"USER:GROUP"`, by name or number. Ports below 1024 can still be listened on. Read at start only.
         user: Option<String> = None,
         /// How long SIGTERM waits for requests and streams to finish before it cuts them.
         shutdown_timeout: Duration = Duration::from_secs(30),

@@ -166,6 +166,10 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
     let Some(config) = outcome.config.clone() else { return Err(StartError::Config(outcome.problems)) };
     super::log::apply(&config.log);
     outcome.warnings().for_each(|warning| tracing::warn!("{}", warning.render(false)));
+    // A program that embeds us is whoever it wants to be.
+    if let Some(user) = config.user.as_deref().filter(|_| options.signals) {
+        super::user::go_on_as(user, &outcome).map_err(StartError::Machine)?;
+    }
     let workers = worker_count(&config);
     let registry = Registry::new(workers, config.admin.max_series, Refusal::LABELS);
     let log = AccessLog::start(Target::Off, registry.log.clone())
@@ -224,10 +228,6 @@ fn prepare(options: Options) -> Result<(Control, UnboundedReceiver<Event>, Optio
     let pools = control.derive_pools(now);
     control.publish(Snapshot { pools, ..(*control.current).clone() });
     registry.control.reloaded(telemetry::Outcome::Ok, control.current.generation);
-    // Before any thread that hears of a client; a program that embeds us has a user of its own.
-    if let Some(user) = config.user.as_deref().filter(|_| control.options.signals) {
-        super::user::go_on_as(user, &outcome.files).map_err(StartError::Machine)?;
-    }
     control.start_workers(workers).map_err(StartError::Machine)?;
     let steps = control.listeners.commit(bound, &control.current.listeners, &control.keep.registry);
     control.take_steps(steps);

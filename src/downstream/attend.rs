@@ -17,8 +17,7 @@ use super::lane;
 use super::proxy_header::{self, ProxyHeaderError, Start};
 use super::pulse::Pulse;
 use super::roster::Entry;
-use super::seats::Seat;
-use super::share::Place;
+use super::share::Accepted;
 use super::socket::{Link, Wire};
 use super::stock::Stock;
 use super::terms::Terms;
@@ -27,7 +26,6 @@ use super::turnstile::HANDSHAKES;
 use super::watch::{Overdue, State, Watch};
 use super::{http1, http2};
 use crate::config::model::ProxyProtocol;
-use crate::socket::Socket;
 use crate::sweep::Sweep;
 use crate::telemetry::Closed;
 
@@ -36,18 +34,15 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// An accepted connection, with what it counts in.
 pub(super) struct Arrival {
-    pub(super) socket: Socket,
-    pub(super) peer: Peer,
+    pub(super) accepted: Accepted,
     pub(super) local: Option<SocketAddr>,
     pub(super) terms: Arc<Terms>,
     pub(super) entry: Entry,
-    pub(super) seat: Seat,
-    pub(super) place: Place,
 }
 
 /// Serves a connection from its first byte to its end.
 pub(super) async fn attend<A: Application>(app: Rc<A>, stock: Rc<Stock<A>>, sweep: Rc<Sweep>, arrival: Arrival) {
-    let Arrival { socket, peer, local, terms, entry, seat, place } = arrival;
+    let Arrival { accepted: Accepted { socket, peer, seat, place }, local, terms, entry } = arrival;
     let pulse = Arc::new(Pulse::new());
     let watch = Watch::new(&sweep, &terms);
     poll_fn(|cx| {
@@ -56,6 +51,7 @@ pub(super) async fn attend<A: Application>(app: Rc<A>, stock: Rc<Stock<A>>, swee
     })
     .await;
     app.observe(Event::Accepted);
+    let mut end = End { app: &*app, pulse: &pulse, why: Closed::Error };
     let mut opening = Opening {
         app: &app,
         pulse: &pulse,
@@ -67,12 +63,25 @@ pub(super) async fn attend<A: Application>(app: Rc<A>, stock: Rc<Stock<A>>, swee
         client_port: peer.port(),
         local,
     };
-    let why = match opening.open(Wire::new(socket, pulse.clone())).await {
+    end.why = match opening.open(Wire::new(socket, pulse.clone())).await {
         Ok((link, connection)) => speak(link, connection, &app, &stock, &entry, opening.watch).await,
         Err(why) => why,
     };
-    app.observe(Event::Closed { why, received: pulse.bytes_read(), sent: pulse.bytes_written() });
-    drop((entry, seat, place));
+    drop((end, entry, seat, place));
+}
+
+/// Tells of a connection's end, however it comes: also by a panic of ours.
+struct End<'a, A: Application> {
+    app: &'a A,
+    pulse: &'a Pulse,
+    why: Closed,
+}
+
+impl<A: Application> Drop for End<'_, A> {
+    fn drop(&mut self) {
+        let (received, sent) = (self.pulse.bytes_read(), self.pulse.bytes_written());
+        self.app.observe(Event::Closed { why: self.why, received, sent });
+    }
 }
 
 /// Speaks HTTP. hyper's part is boxed, as it is large, and most connections have none.
@@ -163,10 +172,13 @@ impl<A: Application> Opening<'_, A> {
         Ok(())
     }
 
-    async fn shake_hands(&mut self, tls: &TlsTerms, wire: Wire) -> Result<TlsStream<Wire>, Closed> {
-        let accept = TlsAcceptor::from(tls.config().clone()).accept(wire);
-        let turnstile = HANDSHAKES.with(Rc::clone);
-        let accept = turnstile.lead(accept);
+    async fn shake_hands(&mut self, tls: &TlsTerms, mut wire: Wire) -> Result<TlsStream<Wire>, Closed> {
+        let accept = async {
+            // Who says nothing yet takes nobody's turn.
+            poll_fn(|cx| if wire.ahead().is_empty() { wire.poll_more(cx) } else { Poll::Ready(Ok(1)) }).await?;
+            let turnstile = HANDSHAKES.with(Rc::clone);
+            turnstile.lead(TlsAcceptor::from(tls.config().clone()).accept(wire)).await
+        };
         let error = match self.watch.bound(State::Handshake, self.entry, self.terms, accept).await {
             Ok(Ok(stream)) => {
                 self.app.observe(Event::Handshake);

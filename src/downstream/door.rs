@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::SockFilter;
@@ -62,7 +62,7 @@ impl<A: Application> Door<A> {
         seats: Arc<Seats>,
         sweep: Rc<Sweep>,
     ) -> io::Result<Rc<Self>> {
-        let listener = Listener::new(socket, share)?;
+        let listener = Listener::new(socket, Rc::new(share))?;
         let door = Self::new(app, seats, sweep);
         tokio::task::spawn_local(door.clone().run(listener));
         Ok(door)
@@ -134,6 +134,7 @@ impl<A: Application> Door<A> {
     }
 
     async fn run(self: Rc<Self>, listener: Listener) {
+        tokio::task::spawn_local(self.clone().receive(listener.share.clone(), listener.local));
         let mut trouble = Trouble::new();
         while !self.closing.get() {
             let max = self.app.terms().max_connections;
@@ -143,9 +144,12 @@ impl<A: Application> Door<A> {
             }
             match self.until_closing(listener.accept()).await {
                 None => {}
-                Some(Ok(accepted)) => {
+                Some(Ok((socket, peer))) => {
                     trouble.over();
-                    self.take(accepted, listener.local, self.seat().await);
+                    // One that cannot be moved is gone, as if it had never come.
+                    if let Ok(Some(ours)) = listener.share.place(socket, peer, self.seat().await) {
+                        self.take(ours, listener.local);
+                    }
                 }
                 Some(Err(error)) if is_passing(&error) => {}
                 Some(Err(error)) => {
@@ -201,20 +205,29 @@ impl<A: Application> Door<A> {
         }
     }
 
+    /// Serves what other workers pass on, whatever keeps this one from accepting.
+    async fn receive(self: Rc<Self>, share: Rc<Share>, local: Option<SocketAddr>) {
+        while let Some(passed) = self.until_closing(poll_fn(|cx| share.poll_passed(cx))).await {
+            if let Ok(ours) = passed {
+                self.take(ours, local);
+            }
+        }
+    }
+
     /// `local`: the address that all of the socket's connections are made to, where there is but one.
-    fn take(&self, (socket, peer, place): Accepted, local: Option<SocketAddr>, seat: Seat) {
-        let local = local.or_else(|| local_of(&socket));
-        let entry = self.roster.enter();
-        let arrival = Arrival { socket, peer, local, terms: self.app.terms(), entry, seat, place };
+    fn take(&self, accepted: Accepted, local: Option<SocketAddr>) {
+        let local = local.or_else(|| local_of(&accepted.socket));
+        let arrival = Arrival { accepted, local, terms: self.app.terms(), entry: self.roster.enter() };
         tokio::task::spawn_local(attend(self.app.clone(), self.stock.clone(), self.sweep.clone(), arrival));
     }
 
     /// Takes what has connected already or is about to, and closes the socket.
     async fn take_rest(&self, listener: Listener) {
         let local = listener.local;
-        let take = |accepted| {
+        listener.share.close().filter_map(Result::ok).for_each(|passed| self.take(passed, local));
+        let keep = |(socket, peer)| {
             if let Some(seat) = self.seats.take(u32::MAX) {
-                self.take(accepted, local, seat);
+                self.take(listener.share.keep(socket, peer, seat), local);
             }
         };
         if !self.last.get() && listener.refuse_new() {
@@ -222,15 +235,13 @@ impl<A: Application> Door<A> {
             until.set_after(Some(LAST_HANDSHAKES));
             while let Ok(next) = until.bound(listener.accept()).await {
                 match next {
-                    Ok(accepted) => take(accepted),
+                    Ok(accepted) => keep(accepted),
                     Err(error) if is_passing(&error) => {}
                     Err(_) => break,
                 }
             }
         }
-        listener.share.close().filter_map(Result::ok).for_each(take);
-        let Listener { kind, share, .. } = listener;
-        let mut accept = match kind.into_blocking_free() {
+        let mut accept = match listener.kind.into_blocking_free() {
             Ok(accept) => accept,
             Err(error) => {
                 tracing::warn!("cannot take the last connections of a socket that closes: {error}");
@@ -238,9 +249,7 @@ impl<A: Application> Door<A> {
             }
         };
         while let Ok(next) = accept() {
-            if let Some((socket, peer)) = next {
-                take((socket, peer, share.enter()));
-            }
+            next.into_iter().for_each(&keep);
         }
     }
 }
@@ -306,7 +315,7 @@ const NO_SYN: [SockFilter; 4] = [
 /// A listening socket in this thread's runtime, and what other workers pass on from theirs.
 struct Listener {
     kind: Kind,
-    share: Share,
+    share: Rc<Share>,
     /// The address that all its connections are made to, where there is but one.
     local: Option<SocketAddr>,
 }
@@ -320,7 +329,7 @@ enum Kind {
 type Accept = Box<dyn FnMut() -> io::Result<Option<(Socket, Peer)>>>;
 
 impl Listener {
-    fn new(socket: bind::Socket, share: Share) -> io::Result<Self> {
+    fn new(socket: bind::Socket, share: Rc<Share>) -> io::Result<Self> {
         Ok(match socket {
             bind::Socket::Tcp(listener) => {
                 let listener = TcpListener::from_std(listener)?;
@@ -333,19 +342,15 @@ impl Listener {
         })
     }
 
-    /// The next connection that this worker is to serve.
-    async fn accept(&self) -> io::Result<Accepted> {
-        poll_fn(|cx| self.poll_accept(cx)).await
-    }
-
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-        loop {
-            if let Poll::Ready(passed) = self.share.poll_passed(cx) {
-                return Poll::Ready(passed);
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match &self.kind {
+            Kind::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Socket::Tcp(stream), Peer::Tcp(peer)))
             }
-            let (socket, peer) = ready!(self.kind.poll_accept(cx))?;
-            if let Some(ours) = self.share.place(socket, peer)? {
-                return Poll::Ready(Ok(ours));
+            Kind::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), Peer::Unix))
             }
         }
     }
@@ -364,20 +369,7 @@ impl Listener {
 }
 
 impl Kind {
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
-        Poll::Ready(Ok(match self {
-            Kind::Tcp(listener) => {
-                let (stream, peer) = ready!(listener.poll_accept(cx))?;
-                (Socket::Tcp(stream), Peer::Tcp(peer))
-            }
-            Kind::Unix(listener) => {
-                let (stream, _) = ready!(listener.poll_accept(cx))?;
-                (Socket::Unix(stream), Peer::Unix)
-            }
-        }))
-    }
-
-    /// The same without the runtime, whose idea of whether something is there may be a moment old.
+    /// Accepts without the runtime, whose idea of whether something is there may be a moment old.
     fn into_blocking_free(self) -> io::Result<Accept> {
         Ok(match self {
             Kind::Tcp(listener) => {

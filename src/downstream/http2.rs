@@ -27,9 +27,13 @@ use crate::telemetry::Closed;
 
 /// What one stream of a request body may have on the way. A connection may have several times as much, so that a stream whose
 /// upstream does not read leaves room for the others.
+///
+/// Measured with uploads of 1 MiB: 64 KiB cost half as much CPU again on one stream, twice as much as this gains nothing, nor do frames larger
+/// than the usual 16 KiB, behind which the other streams would wait longer.
 const STREAM_WINDOW: u32 = 512 << 10;
 const CONNECTION_WINDOW: u32 = 2 << 20;
-/// What may wait in one stream for a client that does not take it.
+/// What may wait in one stream for a client that does not take it. Measured from 32 to 512 KiB, with answers of 200 bytes, 10 KiB and 1 MiB, many
+/// at once: no difference beyond the noise.
 const SEND_BUFFER: usize = 128 << 10;
 
 /// Serves HTTP/2 until the connection ends.

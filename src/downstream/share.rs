@@ -16,16 +16,20 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 
 use super::connection::Peer;
+use super::seats::Seat;
 use crate::socket::Socket;
 use crate::types::{Clock, Moment};
 
 /// So many connections are passed on at most in a [`SPAN`]: where connections come and go, passing on is work for nothing.
 const MOST: u32 = 100;
 const SPAN: Duration = Duration::from_secs(1);
+/// More than anybody has.
+const SHUT: u32 = 1 << 31;
 
 /// One worker's share of an address's connections.
 ///
-/// **Cost**: two atomic counts for each connection, and a look at the workers' counts; the lock of a queue only where one is passed on.
+/// **Cost**: two atomic counts for each connection, and a look at the workers' counts, which lie together for that; the lock of a queue only
+/// where one is passed on.
 #[derive(Debug)]
 pub struct Share {
     places: Arc<Places>,
@@ -35,7 +39,7 @@ pub struct Share {
 
 #[derive(Debug)]
 struct Places {
-    /// Connections that each worker has, or is about to have.
+    /// Connections that each worker has, or is about to have; [`SHUT`] more where a worker takes none.
     open: Box<[AtomicU32]>,
     queues: Box<[Queue]>,
 }
@@ -54,9 +58,16 @@ struct Passed {
     closed: bool,
 }
 
-/// A connection on its way from one worker's runtime to another's.
+/// A connection on its way from one worker to another.
 #[derive(Debug)]
-enum Sent {
+struct Sent {
+    socket: Apart,
+    seat: Seat,
+}
+
+/// A socket outside any runtime.
+#[derive(Debug)]
+enum Apart {
     Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
 }
@@ -68,8 +79,14 @@ struct Spent {
     passed: u32,
 }
 
-/// An accepted connection, with the place it takes.
-pub(super) type Accepted = (Socket, Peer, Place);
+/// A connection that a worker is to serve.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) socket: Socket,
+    pub(super) peer: Peer,
+    pub(super) seat: Seat,
+    pub(super) place: Place,
+}
 
 impl Share {
     /// The shares of so many workers in one address.
@@ -83,24 +100,27 @@ impl Share {
         (0..workers).map(share).collect()
     }
 
-    /// A place for a connection that this worker has accepted, unless another worker has got it.
+    /// What this worker has accepted, to be served here; nothing where another worker has got it.
     ///
     /// **Errors**: the connection could not be moved, and is gone.
-    pub(super) fn place(&self, socket: Socket, peer: Peer) -> io::Result<Option<Accepted>> {
-        let Some(other) = self.better() else { return Ok(Some((socket, peer, self.enter()))) };
-        let sent = Sent::new(socket, peer)?;
-        match self.pass_on(other, sent) {
-            Ok(()) => Ok(None),
-            Err(sent) => sent.received().map(|(socket, peer)| Some((socket, peer, self.enter()))),
-        }
+    pub(super) fn place(&self, socket: Socket, peer: Peer, seat: Seat) -> io::Result<Option<Accepted>> {
+        let Some(other) = self.better() else { return Ok(Some(self.keep(socket, peer, seat))) };
+        let sent = Sent { socket: Apart::new(socket, peer)?, seat };
+        let Err(Sent { socket, seat }) = self.pass_on(other, sent) else { return Ok(None) };
+        let (socket, peer) = socket.here()?;
+        Ok(Some(self.keep(socket, peer, seat)))
+    }
+
+    /// What this worker has accepted, to be served here whatever the others have.
+    pub(super) fn keep(&self, socket: Socket, peer: Peer, seat: Seat) -> Accepted {
+        self.places.open[self.worker].fetch_add(1, Ordering::Relaxed);
+        Accepted { socket, peer, seat, place: self.counted() }
     }
 
     /// Who had better have the next connection than this worker.
     fn better(&self) -> Option<usize> {
-        let open = |count: &AtomicU32| count.load(Ordering::Relaxed);
-        let mine = open(self.places.open.get(self.worker)?);
-        let (other, least) = self.places.open.iter().map(open).enumerate().min_by_key(|(_, count)| *count)?;
-        (is_better_passed_on(mine, least) && self.spend(Clock::now())).then_some(other)
+        let open = self.places.open.iter().map(|count| count.load(Ordering::Relaxed));
+        better(open, self.worker).filter(|_| self.spend(Clock::now()))
     }
 
     /// Whether one more may be passed on now.
@@ -145,19 +165,20 @@ impl Share {
 
     fn shut(&self) -> VecDeque<Sent> {
         let mut passed = self.places.queues[self.worker].lock();
-        passed.closed = true;
+        if !std::mem::replace(&mut passed.closed, true) {
+            self.places.open[self.worker].fetch_add(SHUT, Ordering::Relaxed);
+        }
         std::mem::take(&mut passed.waiting)
     }
 
-    /// Whoever passed it on has counted it already.
-    fn receive(&self, sent: Sent) -> io::Result<Accepted> {
-        let place = Place { places: self.places.clone(), worker: self.worker };
-        sent.received().map(|(socket, peer)| (socket, peer, place))
+    fn receive(&self, Sent { socket, seat }: Sent) -> io::Result<Accepted> {
+        let place = self.counted();
+        let (socket, peer) = socket.here()?;
+        Ok(Accepted { socket, peer, seat, place })
     }
 
-    /// A place for a connection that this worker keeps.
-    pub(super) fn enter(&self) -> Place {
-        self.places.open[self.worker].fetch_add(1, Ordering::Relaxed);
+    /// For a connection that has been counted as this worker's.
+    fn counted(&self) -> Place {
         Place { places: self.places.clone(), worker: self.worker }
     }
 }
@@ -176,29 +197,31 @@ impl Queue {
     }
 }
 
-impl Sent {
+impl Apart {
     /// Takes it out of this thread's runtime.
-    fn new(socket: Socket, peer: Peer) -> io::Result<Sent> {
+    fn new(socket: Socket, peer: Peer) -> io::Result<Apart> {
         Ok(match (socket, peer) {
-            (Socket::Tcp(stream), Peer::Tcp(peer)) => Sent::Tcp(stream.into_std()?, peer),
-            (Socket::Unix(stream), _) => Sent::Unix(stream.into_std()?),
+            (Socket::Tcp(stream), Peer::Tcp(peer)) => Apart::Tcp(stream.into_std()?, peer),
+            (Socket::Unix(stream), _) => Apart::Unix(stream.into_std()?),
             (Socket::Tcp(_), Peer::Unix) => unreachable!("a TCP connection has a TCP peer"),
         })
     }
 
     /// Puts it into this thread's runtime.
-    fn received(self) -> io::Result<(Socket, Peer)> {
+    fn here(self) -> io::Result<(Socket, Peer)> {
         Ok(match self {
-            Sent::Tcp(stream, peer) => (Socket::Tcp(tokio::net::TcpStream::from_std(stream)?), Peer::Tcp(peer)),
-            Sent::Unix(stream) => (Socket::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Unix),
+            Apart::Tcp(stream, peer) => (Socket::Tcp(tokio::net::TcpStream::from_std(stream)?), Peer::Tcp(peer)),
+            Apart::Unix(stream) => (Socket::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Unix),
         })
     }
 }
 
-/// Whether a worker with `mine` connections passes the next on to the one that has the fewest, `least`. An eighth more is no reason: the
+/// Who had better have the next connection than `worker`: who has the fewest, where that are clearly fewer. An eighth more is no reason: the
 /// hash does no better with many.
-fn is_better_passed_on(mine: u32, least: u32) -> bool {
-    mine > least + least / 8
+fn better(open: impl Iterator<Item = u32> + Clone, worker: usize) -> Option<usize> {
+    let mine = open.clone().nth(worker)?;
+    let (other, least) = open.enumerate().min_by_key(|(_, count)| *count)?;
+    (mine > least + least / 8).then_some(other)
 }
 
 /// A connection that counts among a worker's as long as this is held.
@@ -217,13 +240,13 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::downstream::Seats;
 
     /// What happens to connections that come to the workers in this order: how many each has in the end.
     fn spread(workers: usize, arrivals: impl IntoIterator<Item = usize>) -> Vec<u32> {
         let mut open = vec![0; workers];
         for arrival in arrivals {
-            let (other, least) = open.iter().copied().enumerate().min_by_key(|(_, count)| *count).unwrap();
-            let goes_to = if is_better_passed_on(open[arrival], least) { other } else { arrival };
+            let goes_to = better(open.iter().copied(), arrival).unwrap_or(arrival);
             open[goes_to] += 1;
         }
         open
@@ -239,7 +262,9 @@ mod tests {
 
     #[test]
     fn many_stay_where_they_have_come_while_nobody_has_an_eighth_more() {
-        assert!(!is_better_passed_on(9_000, 8_000) && is_better_passed_on(9_001, 8_000));
+        let among = |mine, other| better([mine, other].into_iter(), 0);
+        assert_eq!((among(9_000, 8_000), among(9_001, 8_000)), (None, Some(1)));
+        assert_eq!(among(9_000, SHUT + 5), None, "one that takes none is nobody's better");
         let open = spread(2, (0..10_000).map(|number| usize::from(number % 9 >= 5)));
         assert_eq!(open.iter().sum::<u32>(), 10_000);
         assert!(open[0] * 8 <= open[1] * 9 + 8, "{open:?}");
@@ -257,23 +282,35 @@ mod tests {
     async fn what_a_closing_worker_has_been_given_is_not_lost_and_nothing_more_comes() {
         let mut shares = Share::among(2);
         let (second, first) = (shares.pop().unwrap(), shares.pop().unwrap());
-        let connection = || {
+        let seats = Seats::new();
+        let mut others = Vec::new();
+        let mut arrive = || {
             let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
-            (Socket::Unix(tokio::net::UnixStream::from_std(ours).unwrap()), theirs)
+            others.push(theirs);
+            let socket = Socket::Unix(tokio::net::UnixStream::from_std(ours).unwrap());
+            first.place(socket, Peer::Unix, seats.take(10).unwrap()).unwrap()
         };
-        let (kept, _one) = connection();
-        let kept = first.place(kept, Peer::Unix).unwrap().expect("nobody has fewer");
-        let (passed, _two) = connection();
-        assert!(first.place(passed, Peer::Unix).unwrap().is_none());
+        let kept = arrive().expect("nobody has fewer");
+        assert!(arrive().is_none());
+        assert_eq!(seats.taken(), 2, "who is passed on has a seat");
         let received: Vec<_> = second.close().map(Result::unwrap).collect();
         assert_eq!(received.len(), 1);
         drop(received);
-        let (third, _three) = connection();
-        let third = first.place(third, Peer::Unix).unwrap();
-        assert!(third.is_some(), "who would have fewer has closed");
-        drop((kept, third));
+        let third = arrive().expect("who would have fewer takes none");
+        drop((kept, third, second));
         let open: Vec<u32> = first.places.open.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        assert_eq!(open, [0, 0]);
+        assert_eq!((open, seats.taken()), (vec![0, SHUT], 0));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn one_that_has_closed_meanwhile_gives_the_connection_back() {
+        let mut shares = Share::among(2);
+        let (second, first) = (shares.pop().unwrap(), shares.pop().unwrap());
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let seat = Seats::new().take(1).unwrap();
+        drop(second);
+        let sent = Sent { socket: Apart::Unix(ours), seat };
+        assert!(first.pass_on(1, sent).is_err());
     }
 }

@@ -12,8 +12,8 @@ use std::task::Poll;
 
 use tokio::sync::Semaphore;
 
-/// So many pieces go through between two looks at the sockets: a millisecond's work, where keys are of elliptic curves.
-const AT_A_TIME: usize = 4;
+/// So many pieces go through between two looks at the sockets: one or two milliseconds of work, where keys are of elliptic curves.
+const AT_A_TIME: usize = 8;
 
 thread_local! {
     /// This worker's, for handshakes.
@@ -52,16 +52,24 @@ impl Turnstile {
             place.forget();
         }
         if !self.turns.replace(true) {
-            tokio::task::spawn_local(self.clone().turn());
+            let turn = Turn(self.clone());
+            tokio::task::spawn_local(async move {
+                // Behind the next look at the sockets.
+                tokio::task::yield_now().await;
+                drop(turn);
+            });
         }
     }
+}
 
-    /// Makes room for the next ones, once the sockets have been looked at.
-    async fn turn(self: Rc<Self>) {
-        tokio::task::yield_now().await;
-        self.turns.set(false);
+/// Makes room for the next ones when it is dropped: also with the runtime it waits in.
+struct Turn(Rc<Turnstile>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.turns.set(false);
         // One that was given a place and has gone without it may have left more than that.
-        self.free.add_permits(AT_A_TIME.saturating_sub(self.free.available_permits()));
+        self.0.free.add_permits(AT_A_TIME.saturating_sub(self.0.free.available_permits()));
     }
 }
 
@@ -105,21 +113,39 @@ mod tests {
             let turnstile = turnstile.clone();
             async move { turnstile.lead(told).await }
         });
-        let gone: Vec<_> = (0..20)
-            .map(|_| {
-                let turnstile = turnstile.clone();
-                spawn_local(async move { turnstile.lead(std::future::pending::<()>()).await })
-            })
-            .collect();
+        let waits = || {
+            let turnstile = turnstile.clone();
+            spawn_local(async move { turnstile.lead(std::future::pending::<()>()).await })
+        };
         for _ in 0..20 {
             turnstile.lead(async {}).await;
         }
-        // Who gives up while waiting does not take a place along.
-        gone.into_iter().for_each(|task| task.abort());
-        for _ in 0..20 {
-            turnstile.lead(async {}).await;
+        // Some of these are through by then, some have been given their place, and some are still waiting for one.
+        for looks in 0..4 {
+            let gone: Vec<_> = (0..50).map(|_| waits()).collect();
+            for _ in 0..looks {
+                yield_now().await;
+            }
+            gone.into_iter().for_each(|task| task.abort());
+            for _ in 0..50 {
+                turnstile.lead(async {}).await;
+            }
         }
         tell.send(7).unwrap();
         assert_eq!(late.await.unwrap(), Ok(7));
+    }
+
+    #[test]
+    fn a_runtime_that_ends_leaves_a_turnstile_that_turns() {
+        let turnstile = Rc::new(Turnstile::new());
+        for _ in 0..3 {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+            runtime.block_on(async {
+                for _ in 0..AT_A_TIME * 3 {
+                    turnstile.lead(async {}).await;
+                }
+            });
+        }
     }
 }

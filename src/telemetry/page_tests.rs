@@ -141,6 +141,7 @@ fn labels_hold_whatever_people_call_their_routes() {
 #[test]
 fn every_metric_of_the_table_is_on_a_full_page_and_no_other() {
     let registry = Registry::new(1, 10, &["no_route"]);
+    registry.at(Lane::worker(0)).open.up();
     let (listener, route, pool) = (registry.listener("l"), registry.route("r"), registry.pool("p"));
     let (upstream, limit) = (registry.upstream("p", "u"), registry.limit("r", 0));
     route.at(Lane::worker(0)).finished(200, Duration::ZERO, 0, 0);

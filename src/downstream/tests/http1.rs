@@ -337,13 +337,10 @@ async fn a_connection_is_a_small_future() {
     let client = site.connect().await;
     let roster: Rc<crate::downstream::roster::Roster> = Rc::default();
     let arrival = Arrival {
-        socket: Socket::Tcp(client),
-        peer: Peer::Unix,
+        accepted: Share::among(1).remove(0).keep(Socket::Tcp(client), Peer::Unix, site.seats.take(1).unwrap()),
         local: None,
         terms: site.app.terms(),
         entry: roster.enter(),
-        seat: site.seats.take(1).unwrap(),
-        place: Share::among(1).remove(0).enter(),
     };
     let size = size_of_val(&attend(site.app.clone(), Stock::new(), Sweep::new(), arrival));
     println!("{size}");

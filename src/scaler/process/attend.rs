@@ -166,9 +166,8 @@ impl Shared {
             let mut instances = lock(&self.instances);
             let Some(instance) = instances.get_mut(id) else { return Ok(()) };
             if matches!(instance.life, Life::Ended { .. }) {
-                if let Some(ended) = instances.remove(id) {
-                    self.clear_away(&ended);
-                }
+                drop(instances);
+                self.clear_away(id);
                 return Ok(());
             }
             let deadline = Instant::now() + grace;
@@ -197,21 +196,21 @@ impl Shared {
     /// An instance has ended, and nothing is left of it.
     fn ended(&self, id: &str, status: Option<ExitStatus>, killed: bool) {
         let Some(record) = lock(&self.instances).get(id).map(|instance| instance.record.clone()) else { return };
+        let memory = record.cgroup.as_deref().and_then(cgroup::out_of_memory);
+        if let Some(group) = &record.cgroup {
+            cgroup::remove(group);
+        }
         let held = Hold::of(&self.folder);
         // Another proxy on the same folder may have asked, or seen how it ended.
         let written = Record::read(&self.folder, id).filter(|written| written.process == record.process);
         let is_written = written.is_some();
         let asked = killed || record.stopping.or(written.as_ref().and_then(|written| written.stopping)).is_some();
         let seen = written.and_then(|written| written.ended);
-        let memory = record.cgroup.as_deref().and_then(cgroup::out_of_memory);
         let last = record.output.as_deref().filter(|_| !asked).and_then(output::last_line);
         let how = match (status, seen) {
             (None, Some(seen)) => seen.how,
             (status, _) => describe(status, killed, memory, last),
         };
-        if let Some(group) = &record.cgroup {
-            cgroup::remove(group);
-        }
         let ended = Ended { how: how.clone(), asked, at: unix_now() };
         let record = Record { ended: Some(ended), ..record };
         // Where it is gone, another proxy has cleared this end away already, and the name may be somebody else's.

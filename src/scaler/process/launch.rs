@@ -32,18 +32,15 @@ impl Shared {
     /// Starts an instance. Blocking: a few milliseconds, longer where the program is on a slow disk.
     pub(super) fn launch(self: &Arc<Self>, order: &Order) -> Result<(), DriverError> {
         let settings = lock(&self.settings).clone();
-        let taken = {
-            let mut instances = lock(&self.instances);
-            match instances.get(&order.id) {
-                Some(Instance { life: Life::Ended { .. }, .. }) => {}
-                Some(_) => return Ok(()),
-                None => {}
-            }
-            if let Some(ended) = instances.remove(&order.id) {
-                self.clear_away(&ended);
-            }
-            instances.values().filter_map(|instance| instance.record.port).collect::<BTreeSet<u16>>()
-        };
+        let is_ended = |instance: &Instance| matches!(instance.life, Life::Ended { .. });
+        let earlier = lock(&self.instances).get(&order.id).map(is_ended);
+        match earlier {
+            Some(false) => return Ok(()),
+            Some(true) => self.clear_away(&order.id),
+            None => {}
+        }
+        let taken =
+            lock(&self.instances).values().filter_map(|instance| instance.record.port).collect::<BTreeSet<u16>>();
         let mut record = self.draft(&settings, order, &taken)?;
         self.note(&record, Life::Pending);
         match self.make(&settings, &mut record) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::record::file;
-use super::{Instance, Shared, lock};
+use super::{Shared, lock};
 
 /// How often is looked for more.
 const LOOK: Duration = Duration::from_millis(250);
@@ -47,12 +47,9 @@ impl Shared {
         }
     }
 
-    /// The rest of what one has written, before its file goes.
-    pub(super) fn last_words(&self, instance: &Instance) {
-        let path = file(&self.folder, &instance.record.id, "out");
-        if instance.record.output.as_ref() == Some(&path) {
-            self.read(&instance.record.id, &path, instance.read, true);
-        }
+    /// The rest of what one has written, before its file goes; so much of that has been read.
+    pub(super) fn last_words(&self, id: &str, path: &Path, read: u64) {
+        self.read(id, path, read, true);
     }
 
     /// Logs what is new. Answers how far it has been read. `whole`: also a last line that has no end.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -97,20 +98,33 @@ pub(super) fn file(folder: &Path, id: &str, ending: &str) -> PathBuf {
 
 /// Held while a record is looked at and changed or taken away, so that another proxy on the same folder never comes
 /// between: one that has seen the same end would write down anew what has just been cleared away.
+///
+/// Nothing else is waited for while it is held, and it is not asked for under a lock of ours.
 pub(super) struct Hold(Option<fs::File>);
 
 impl Hold {
-    /// Waits for the others, who hold it for the time of one small file. Where the folder cannot be locked nobody is held up.
+    /// Longer than the others hold it; one that was halted in the middle keeps nobody up.
+    const PATIENCE: u32 = 100;
+
+    /// Waits for the others, who hold it for the time of one small file. Blocking. Where the folder cannot be locked nobody is held up.
     pub(super) fn of(folder: &Path) -> Hold {
-        Hold(fs::File::open(folder).ok().filter(|folder| folder.lock().is_ok()))
+        let Ok(folder) = fs::File::open(folder) else { return Hold(None) };
+        for _ in 0..Self::PATIENCE {
+            match folder.try_lock() {
+                Ok(()) => return Hold(Some(folder)),
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+                Err(fs::TryLockError::Error(_)) => break,
+            }
+        }
+        Hold(None)
     }
 }
 
 /// Given up by name: a process that is just being started has this file open too.
 impl Drop for Hold {
     fn drop(&mut self) {
-        if let Some(file) = &self.0 {
-            let _ = file.unlock();
+        if let Some(folder) = &self.0 {
+            let _ = folder.unlock();
         }
     }
 }

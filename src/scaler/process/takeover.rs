@@ -38,6 +38,7 @@ impl Shared {
             self.note(&record, Life::Ended { how, asked });
             return;
         }
+        let mut process = record.process.clone();
         if record.process.is_none() {
             // Its proxy ended, or is, between its note and its number.
             let Some(leader) = marks::leader(&marked) else {
@@ -47,7 +48,9 @@ impl Shared {
                 return;
             };
             record.process = Some(Process::of(&leader.stat));
-            let _ = record.write(&self.folder);
+            if record.write(&self.folder).is_ok() {
+                process.clone_from(&record.process);
+            }
         }
         if record.process.as_ref().is_some_and(Process::is_alive) {
             self.resume(&record);
@@ -56,9 +59,15 @@ impl Shared {
         for left in marked {
             proc::kill(&left.stat);
         }
+        let held = Hold::of(&self.folder);
+        // Another proxy may have seen how it ended meanwhile, or have cleared that away: then the next look tells.
+        if Record::read(&self.folder, &record.id).is_none_or(|now| now.process != process || now.ended.is_some()) {
+            return;
+        }
         let (how, asked) = ("it ended while Tidegate was away".to_owned(), record.stopping.is_some());
         record.ended = Some(Ended { how: how.clone(), asked, at: unix_now() });
         let _ = record.write(&self.folder);
+        drop(held);
         self.note(&record, Life::Ended { how, asked });
     }
 
@@ -95,7 +104,7 @@ impl Shared {
 
     /// Ended ones that nobody has cleared away for long, or that another proxy has.
     fn forget_old(&self) {
-        let mut instances = lock(&self.instances);
+        let instances = lock(&self.instances);
         let is_old = |instance: &Instance| {
             let ended = instance.record.ended.as_ref();
             ended.is_some_and(|ended| {
@@ -104,22 +113,27 @@ impl Shared {
             })
         };
         let old: Vec<String> = instances.iter().filter(|(_, one)| is_old(one)).map(|(id, _)| id.clone()).collect();
-        for id in old {
-            if let Some(instance) = instances.remove(&id) {
-                self.clear_away(&instance);
-            }
-        }
+        drop(instances);
+        old.iter().for_each(|id| self.clear_away(id));
     }
 
-    /// Takes away what is left of an ended instance: its record, and its output where that is ours.
-    pub(super) fn clear_away(&self, instance: &Instance) {
-        let id = &instance.record.id;
-        self.last_words(instance);
-        let _held = Hold::of(&self.folder);
-        Record::remove(&self.folder, id);
+    /// Takes away what is left of an ended instance: its record, its socket, and its output where that is ours. Blocking, and not to be called
+    /// under a lock.
+    pub(super) fn clear_away(&self, id: &str) {
+        let instance = lock(&self.instances).get(id).map(|instance| (instance.record.clone(), instance.read));
+        let Some((record, read)) = instance else { return };
         let ours = file(&self.folder, id, "out");
-        if instance.record.output.as_ref() == Some(&ours) {
+        if record.output.as_ref() == Some(&ours) {
+            self.last_words(id, &ours, read);
             let _ = fs::remove_file(ours);
         }
+        let held = Hold::of(&self.folder);
+        Record::remove(&self.folder, id);
+        if let Some(socket) = &record.socket {
+            let _ = fs::remove_file(socket);
+        }
+        drop(held);
+        // Last: as long as it is known nobody takes its record for one that another proxy has left.
+        lock(&self.instances).remove(id);
     }
 }

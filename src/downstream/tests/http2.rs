@@ -179,7 +179,7 @@ async fn large_answers_share_a_connection_evenly_and_let_small_ones_through() {
             *come.borrow()
         }));
     }
-    while come.borrow().iter().any(|come| *come == 0) {
+    while come.borrow().contains(&0) {
         tokio::task::yield_now().await;
     }
     let before: usize = come.borrow().iter().sum();

@@ -235,6 +235,26 @@ async fn an_end_that_one_proxy_has_cleared_away_is_not_written_down_anew_by_anot
 }
 
 #[tokio::test]
+async fn another_proxy_finds_the_next_bearer_of_a_name() {
+    let ground = Ground::new();
+    let settings = ground.script("exec sleep 1000");
+    let (driver, other) = (ground.driver(&settings), ground.driver(&settings));
+    driver.start(&order("app-1")).await.expect("started");
+    let first = only(&other).await;
+    driver.stop(&"app-1".to_owned(), Duration::from_secs(10)).await.expect("stopped");
+    end(&driver).await;
+    end(&other).await;
+    driver.stop(&"app-1".to_owned(), Duration::ZERO).await.expect("cleared away");
+    driver.start(&order("app-1")).await.expect("started anew");
+    let second = only(&driver).await;
+    assert_ne!(first.detail, second.detail, "another process");
+    let found = only(&other).await;
+    assert_eq!((&found.detail, &found.life), (&second.detail, &Life::Running));
+    // What the other one still knew of the first takes nothing from the second.
+    assert!(ground.records().join("app-1.json").exists() && ground.records().join("app-1.out").exists());
+}
+
+#[tokio::test]
 async fn they_are_found_without_any_record() {
     let ground = Ground::new();
     let settings = ground.script("sleep 1000 & sleep 1000 & wait");

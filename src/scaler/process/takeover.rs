@@ -102,14 +102,16 @@ impl Shared {
         attend::begin(self, record, None);
     }
 
-    /// Ended ones that nobody has cleared away for long, or that another proxy has.
+    /// Ended ones that nobody has cleared away for long, or that another proxy has, perhaps to give the name to a new one.
     fn forget_old(&self) {
         let instances = lock(&self.instances);
-        let is_old = |instance: &Instance| {
-            let ended = instance.record.ended.as_ref();
-            ended.is_some_and(|ended| {
-                let cleared = !file(&self.folder, &instance.record.id, "json").exists();
-                unix_now() - ended.at > FORGET_AFTER || (cleared && unix_now() - ended.at > 30.0)
+        let is_old = |Instance { record, .. }: &Instance| {
+            record.ended.as_ref().is_some_and(|ended| {
+                let since = unix_now() - ended.at;
+                match Record::read(&self.folder, &record.id) {
+                    Some(written) => written.process != record.process || since > FORGET_AFTER,
+                    None => since > 30.0,
+                }
             })
         };
         let old: Vec<String> = instances.iter().filter(|(_, one)| is_old(one)).map(|(id, _)| id.clone()).collect();
@@ -122,15 +124,18 @@ impl Shared {
     pub(super) fn clear_away(&self, id: &str) {
         let instance = lock(&self.instances).get(id).map(|instance| (instance.record.clone(), instance.read));
         let Some((record, read)) = instance else { return };
-        let ours = file(&self.folder, id, "out");
-        if record.output.as_ref() == Some(&ours) {
-            self.last_words(id, &ours, read);
-            let _ = fs::remove_file(ours);
-        }
         let held = Hold::of(&self.folder);
-        Record::remove(&self.folder, id);
-        if let Some(socket) = &record.socket {
-            let _ = fs::remove_file(socket);
+        // The name can be another one's by now, whose files these are.
+        if Record::read(&self.folder, id).is_none_or(|written| written.process == record.process) {
+            let ours = file(&self.folder, id, "out");
+            if record.output.as_ref() == Some(&ours) {
+                self.last_words(id, &ours, read);
+                let _ = fs::remove_file(ours);
+            }
+            Record::remove(&self.folder, id);
+            if let Some(socket) = &record.socket {
+                let _ = fs::remove_file(socket);
+            }
         }
         drop(held);
         // Last: as long as it is known nobody takes its record for one that another proxy has left.

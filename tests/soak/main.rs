@@ -24,7 +24,7 @@ mod ledger;
 mod measure;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate::types::parse_duration;
 
@@ -117,10 +117,18 @@ async fn every_request_is_answered_logged_and_counted_once_whatever_happens() {
         upstream.kill().await;
     }
     // With nobody left on either side nothing of all that traffic may be open any more.
-    until("only the descriptors of the beginning are open", async || {
-        (meter.now().descriptors <= before.descriptors).then_some(())
-    })
-    .await;
+    let end = Instant::now() + PATIENCE;
+    while meter.now().descriptors > before.descriptors {
+        assert!(
+            Instant::now() < end,
+            "more is open than the {} of the beginning: {:#?} {:#?} {:#?}",
+            before.descriptors,
+            meter.open(),
+            meter.connections(),
+            proxy.admin().get("/metrics").await.text()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert!(!proxy.log().contains("panic"), "{}", proxy.log());
     proxy.stop().await;
 }

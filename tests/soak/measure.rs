@@ -1,7 +1,7 @@
 //! What the proxy's process takes, over time.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::ledger::Ledger;
@@ -31,8 +31,12 @@ impl Meter {
         self.pid
     }
 
-    /// Without Unix sockets, which are the test's own talk with the admin API.
     pub fn now(&self) -> Reading {
+        Reading { resident: resident(self.pid), descriptors: self.open().len() as u64 }
+    }
+
+    /// What is open: without Unix sockets, which are the test's own talk with the admin API.
+    pub fn open(&self) -> Vec<PathBuf> {
         let unix = std::fs::read_to_string(format!("/proc/{}/net/unix", self.pid)).expect("the process lives");
         let unix: HashSet<&str> = unix.lines().filter_map(|line| line.split_whitespace().nth(6)).collect();
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the process lives");
@@ -41,8 +45,20 @@ impl Meter {
             let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
             inode.is_some_and(|inode| unix.contains(inode))
         };
-        let descriptors = targets.filter(|target| !is_unix(target)).count() as u64;
-        Reading { resident: resident(self.pid), descriptors }
+        targets.filter(|target| !is_unix(target)).collect()
+    }
+
+    /// The sockets among them, as the kernel sees them: addresses, state, what is queued.
+    pub fn connections(&self) -> Vec<String> {
+        let inodes: HashSet<String> = self
+            .open()
+            .iter()
+            .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid)).expect("the process lives");
+        let ours =
+            table.lines().filter(|line| line.split_whitespace().nth(9).is_some_and(|inode| inodes.contains(inode)));
+        ours.map(str::to_owned).collect()
     }
 
     /// Takes two hundred readings while the ledger goes on.

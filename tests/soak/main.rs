@@ -129,6 +129,7 @@ async fn every_request_is_answered_logged_and_counted_once_whatever_happens() {
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    println!("open: {} at the beginning, {} at the end", before.descriptors, meter.now().descriptors);
     assert!(!proxy.log().contains("panic"), "{}", proxy.log());
     proxy.stop().await;
 }

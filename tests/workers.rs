@@ -8,6 +8,7 @@ use std::process::Command;
 
 use support::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const OPEN: &str = "tidegate_worker_connections_open";
 
@@ -17,6 +18,17 @@ async fn is_answered(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let mut answer = [0; 12];
     soon("an answer", stream.read_exact(&mut answer)).await.expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+/// So many connections, one after the other, each answered once.
+async fn served(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        is_answered(&mut stream).await;
+        streams.push(stream);
+    }
+    streams
 }
 
 async fn open(proxy: &Proxy, workers: usize) -> Vec<f64> {
@@ -40,29 +52,12 @@ async fn few_long_connections_are_spread_over_the_workers() {
     let socket = folder.path().join("web.sock");
     let proxy = proxy(TEXT).with("socket", socket.as_path()).start().await;
     let web = proxy.address_of("web").await;
-    let mut clients = Vec::new();
-    for _ in 0..8 {
-        let mut client = raw_client(web).await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert_eq!(client.response().await.status, 200);
-        clients.push(client);
-    }
+    let mut clients = served(web, 8).await;
     assert_eq!(open(&proxy, 4).await, [2.0; 4]);
     // Who goes makes room where it was, and who comes gets it.
-    clients.retain({
-        let mut number = 0;
-        move |_| {
-            number += 1;
-            number % 2 == 0
-        }
-    });
+    clients.truncate(4);
     until("half of them have gone", async || (open(&proxy, 4).await.iter().sum::<f64>() == 4.0).then_some(())).await;
-    for _ in 0..4 {
-        let mut client = raw_client(web).await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert_eq!(client.response().await.status, 200);
-        clients.push(client);
-    }
+    clients.extend(served(web, 4).await);
     assert_eq!(open(&proxy, 4).await, [2.0; 4]);
     drop(clients);
     until("all have gone", async || (open(&proxy, 4).await == [0.0; 4]).then_some(())).await;
@@ -93,7 +88,7 @@ async fn passing_on_lets_nobody_past_the_listeners_bound() {
     let web = proxy.address_of("web").await;
     let mut streams = Vec::new();
     for _ in 0..30 {
-        let mut stream = tokio::net::TcpStream::connect(web).await.expect("the queue takes it");
+        let mut stream = TcpStream::connect(web).await.expect("the queue takes it");
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
         streams.push(stream);
     }
@@ -134,7 +129,7 @@ async fn nobody_is_lost_between_workers_while_listeners_change() {
                 let mut answered = 0;
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                     // The other address is closed at times.
-                    let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else {
+                    let Ok(mut stream) = TcpStream::connect(address).await else {
                         assert_eq!(address, other);
                         tokio::task::yield_now().await;
                         continue;

@@ -14,6 +14,11 @@ pub struct Reading {
     pub descriptors: u64,
 }
 
+/// The inode of a socket, by what its descriptor leads to.
+fn inode(target: &Path) -> Option<&str> {
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')
+}
+
 /// Readings of one process.
 pub struct Meter {
     pid: u32,
@@ -41,20 +46,13 @@ impl Meter {
         let unix: HashSet<&str> = unix.lines().filter_map(|line| line.split_whitespace().nth(6)).collect();
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the process lives");
         let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-        let is_unix = |target: &Path| {
-            let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
-            inode.is_some_and(|inode| unix.contains(inode))
-        };
-        targets.filter(|target| !is_unix(target)).collect()
+        targets.filter(|target| !inode(target).is_some_and(|inode| unix.contains(inode))).collect()
     }
 
     /// The sockets among them, as the kernel sees them: addresses, state, what is queued.
     pub fn connections(&self) -> Vec<String> {
-        let inodes: HashSet<String> = self
-            .open()
-            .iter()
-            .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-            .collect();
+        let open = self.open();
+        let inodes: HashSet<&str> = open.iter().filter_map(|target| inode(target)).collect();
         let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid)).expect("the process lives");
         let ours =
             table.lines().filter(|line| line.split_whitespace().nth(9).is_some_and(|inode| inodes.contains(inode)));

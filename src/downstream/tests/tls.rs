@@ -258,3 +258,26 @@ fn what_cannot_work_is_said_all_at_once() {
     assert_eq!((shown.file.as_str(), shown.names.join(" ")), ("a.test.pem", "a.test *.b.test".to_owned()));
     assert!(shown.not_after > std::time::SystemTime::now());
 }
+
+#[tokio::test(flavor = "local")]
+async fn of_many_handshakes_a_few_run_between_two_looks_at_the_sockets() {
+    let authority = Authority::new();
+    let tls = TlsSettings { handshake_timeout: Duration::from_secs(60), ..authority.settings(&[&["a.test"]]) };
+    let site = Rc::new(site_with(&settings(), Some(TlsTerms::build(&tls, None).unwrap())));
+    let config = Arc::new(authority.client(&[], None));
+    let clients: Vec<_> = (0..60)
+        .map(|_| {
+            let (site, config) = (site.clone(), config.clone());
+            spawn_local(async move { connect(&site, &config, "a.test").await.map(drop) })
+        })
+        .collect();
+    let count = || site.heard().iter().filter(|text| *text == "handshake").count();
+    let (mut most, mut before) = (0, 0);
+    while clients.iter().any(|client| !client.is_finished()) || before < 60 {
+        tokio::task::yield_now().await;
+        let now = count();
+        (most, before) = (most.max(now - before), now);
+    }
+    // Eight in a turn, and this task may look in the middle of one and of the next.
+    assert!(most <= 16, "{most} at once");
+}
